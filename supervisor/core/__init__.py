@@ -1,0 +1,1 @@
+"""Values and decisions every other room uses. No I/O; imports nothing of ours."""

@@ -1,0 +1,54 @@
+"""What may be asked of the controller, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Verb(StrEnum):
+    """One verb per meaning: `restart` stops and starts, `reload` brings new code into service."""
+
+    RELOAD = "reload"
+    RESTART = "restart"
+    STOP = "stop"
+    START = "start"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One wish of an operator. `source` says where it came from (`signal HUP`, `file`, `api uid 0`)."""
+
+    verb: Verb
+    source: str
+    target: str = ""
+
+
+class Result(StrEnum):
+    """How a request ended."""
+
+    OK = "ok"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The answer to a request; durations in seconds, `phases` by name."""
+
+    result: Result
+    reason: str = ""
+    elapsed_seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether what was asked for happened."""
+        return self.result is Result.OK
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "result": self.result.value}

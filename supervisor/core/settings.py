@@ -1,0 +1,411 @@
+"""Every setting, typed and frozen, read once. The order is command line, environment, `supervisor.toml`, default.
+
+The reading of files and of the environment is the caller's (`commands/load_settings`); this module only decides.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from supervisor.core.errors import ConfigurationError
+from supervisor.core.secret import Secret
+
+PREFIX = "SUPERVISOR_"
+_SHELL = re.compile(r"[|&;<>()$`*?~#\n]")
+# Given to children or set by other software under our prefix; none of them is a setting.
+_NOT_SETTINGS = frozenset(
+    {
+        "SUPERVISOR_SPAWN",
+        "SUPERVISOR_GENERATION",
+        "SUPERVISOR_RELEASE",
+        "SUPERVISOR_DOCKER_MODE",
+        "SUPERVISOR_ENABLED",
+        "SUPERVISOR_SERVER_URL",
+        "SUPERVISOR_PROCESS_NAME",
+        "SUPERVISOR_GROUP_NAME",
+        "SUPERVISOR_CONFIG",
+    }
+)
+
+
+def _secret(value: object) -> object:
+    return Secret(value) if isinstance(value, str) else value
+
+
+def _words(value: object) -> object:
+    """A comma- or line-separated string, or a JSON list, as a tuple of strings."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith("["):
+            try:
+                return tuple(json.loads(text))
+            except ValueError as error:
+                raise ValueError(f"not a JSON list: {error}") from None
+        return tuple(item.strip() for item in re.split(r"[,\n]", text) if item.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _lines(value: object) -> object:
+    """One item a line, or a JSON list, as a tuple of strings (commas are part of a command)."""
+    if isinstance(value, str) and not value.strip().startswith("["):
+        return tuple(line.strip() for line in value.splitlines() if line.strip())
+    return _words(value)
+
+
+def parse_command(value: object) -> object:
+    """A command as argv: a list as it is, a string split as a shell would; with shell signs in it, `sh -c` runs it."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return None
+        if _SHELL.search(text):
+            return ("/bin/sh", "-c", text)
+        try:
+            return tuple(shlex.split(text))
+        except ValueError as error:
+            raise ValueError(f"unbalanced quotes: {error}") from None
+    if isinstance(value, list | tuple):
+        return tuple(str(word) for word in value) or None
+    return value
+
+
+SecretStr = Annotated[Secret, BeforeValidator(_secret)]
+Argv = Annotated[tuple[str, ...], BeforeValidator(parse_command)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+FreePort = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")]
+
+
+class UserService(BaseModel):
+    """A service of the user's own, `[services.NAME]` in supervisor.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    command: Argv = Field(description="what to run")
+    cwd: Path | None = Field(None, description="working folder; default: the app's")
+    env: dict[str, str] = Field(default_factory=dict, description="added to the supervisor's environment")
+    requires: Words = Field((), description="services that must be ready first; it stops when they give up")
+    wants: Words = Field((), description="services that are waited for, but may fail")
+    health_http: str | None = Field(None, description="URL that must answer 200 to 399")
+    health_tcp: str | None = Field(None, description="host:port that must accept")
+    health_command: Argv | None = Field(None, description="command that must exit 0")
+    check_interval_seconds: Seconds | None = Field(None, description="fixed probe interval; default: the schedule")
+    timeout_seconds: Seconds = Field(60, description="how long it may take to become ready")
+    retries: Annotated[int, Field(ge=0)] = Field(0, description="probes before giving up; 0: until the timeout")
+    optional: bool = Field(False, description="the boot goes on, degraded, without it")
+    restart: Literal["no", "on-failure", "always"] = Field("always", description="restart policy")
+    stop_signal: Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2"] = Field("TERM", description="stop signal")
+    stop_seconds: Seconds = Field(10, description="grace before KILL")
+
+    @model_validator(mode="after")
+    def _one_health_check(self) -> Self:
+        given = [check for check in (self.health_http, self.health_tcp, self.health_command) if check]
+        if len(given) > 1:
+            raise ValueError("give one of health_http, health_tcp and health_command")
+        return self
+
+
+class Settings(BaseSettings):
+    """All settings. The environment variable of `x` is `SUPERVISOR_X`; its `aliases` are accepted too."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    mode: Literal["auto", "dind", "socket", "remote", "embedded", "none"] = Field(
+        "auto", description="where Postgres, Redis and Traefik run; `embedded`: child processes, `none`: nowhere"
+    )
+    stack: Name = Field("dokploy", description="name of the stack; services, database and user are named after it")
+    state_dir: Path | None = Field(
+        None, description="data, secrets and records; default /var/lib/supervisor as root, else below XDG_STATE_HOME"
+    )
+    runtime_dir: Path | None = Field(
+        None, description="sockets; default /run/supervisor as root, else below XDG_RUNTIME_DIR"
+    )
+    socket: Path | None = Field(None, description="control socket; default control.sock in the runtime folder")
+    log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level printed")
+    stop_seconds: Seconds | None = Field(
+        None, description="whole budget of a stop in seconds; default 8.5 as PID 1 (Docker gives 10), else 60"
+    )
+    boot_seconds: Seconds = Field(900, description="deadline of the whole boot in seconds")
+
+    app_command: Argv | None = Field(
+        None,
+        description="the app; a string with shell signs runs under sh -c",
+        json_schema_extra={"aliases": "APP_COMMAND"},
+    )
+    app_dir: Path = Field(Path("/app"), description="the app's folder", json_schema_extra={"aliases": "APP_DIR"})
+    app_host: str | None = Field(
+        None, description="host name Traefik routes to the app; default: any", json_schema_extra={"aliases": "APP_HOST"}
+    )
+    port: Port = Field(3000, description="the app's public port", json_schema_extra={"aliases": "PORT"})
+    app_health: Literal["http", "tcp"] = Field("http", description="how the app is probed")
+    app_health_path: Annotated[str, Field(pattern=r"^/\S*$")] = Field(
+        "/api/health", description="path that must answer 200 to 399; on 404 `/` is asked instead"
+    )
+    app_health_interval_seconds: Seconds = Field(10, description="liveness probe interval once it serves")
+    app_health_timeout_seconds: Seconds = Field(3, description="limit of one liveness probe")
+    app_health_retries: Annotated[int, Field(ge=1)] = Field(3, description="failed liveness probes that make it hung")
+    app_start_seconds: Seconds = Field(60, description="how long a start of the app may take")
+    app_stop_seconds: Seconds = Field(10, description="grace between stop signal and KILL")
+    app_stop_signal: Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2"] = Field("TERM", description="stop signal")
+    app_restart: Literal["no", "on-failure", "always"] = Field("on-failure", description="restart policy of the app")
+    on_unhealthy: Literal["restart", "none", "exit"] = Field("restart", description="what a hung app leads to")
+    on_app_failure: Literal["exit", "hold"] | None = Field(
+        None, description="what an app that gave up leads to; default: exit (hold in dind)"
+    )
+    restart_limit: Annotated[int, Field(ge=0)] = Field(
+        5, description="restarts in the window before giving up; 0: no limit"
+    )
+    restart_window_seconds: Seconds = Field(120, description="window of the restart limit")
+    restart_base_seconds: Seconds = Field(0.5, description="first backoff; doubles")
+    restart_cap_seconds: Seconds = Field(30, description="longest backoff, and the healthy run that resets it")
+    trigger_file: Path | None = Field(
+        None, description="touching it reloads; default .reload-trigger in the app's folder"
+    )
+
+    database_url: SecretStr | None = Field(
+        None, description="an external Postgres; then none is started", json_schema_extra={"aliases": "DATABASE_URL"}
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="an external Redis; then none is started", json_schema_extra={"aliases": "REDIS_URL"}
+    )
+    migrate_command: Argv | None = Field(
+        None,
+        description="migration command, run before each start of new code",
+        json_schema_extra={"aliases": "MIGRATE_COMMAND"},
+    )
+    migrate_dir: Path | None = Field(None, description="folder of NNNN_name.sql files, or a Drizzle folder")
+    migrate_seconds: Seconds = Field(300, description="deadline of the migrations")
+
+    services: Words = Field(("postgres", "redis", "traefik"), description="which services to start")
+    optional_services: Words = Field((), description="services the boot goes on without, degraded")
+    essential_services: Words = Field((), description="data services whose failure after boot stops everything")
+    postgres_bin_dir: Path | None = Field(None, description="folder with postgres and initdb; default: found")
+    redis_binary: Path | None = Field(None, description="redis-server; default: found")
+    traefik_binary: Path | None = Field(None, description="traefik; default: found")
+    postgres_port: FreePort = Field(0, description="loopback port; 0: chosen once and remembered")
+    redis_port: FreePort = Field(0, description="loopback port; 0: chosen once and remembered")
+    postgres_start_seconds: Seconds = Field(180, description="deadline to become ready; recovery extends it")
+    postgres_recovery_seconds: Seconds = Field(1800, description="longest extension while Postgres recovers")
+    redis_start_seconds: Seconds = Field(120, description="deadline to become ready")
+    traefik_start_seconds: Seconds = Field(60, description="deadline to become ready")
+    watch_interval_seconds: Seconds = Field(10, description="probe interval of services after the boot")
+    watch_timeout_seconds: Seconds = Field(3, description="limit of one such probe")
+    watch_retries: Annotated[int, Field(ge=1)] = Field(3, description="failed probes that make a service unhealthy")
+
+    http_port: Port | None = Field(
+        None, description="Traefik's web entry point; default 80, or 8080 where 80 is not ours"
+    )
+    https_port: Port | None = Field(
+        None, description="Traefik's websecure entry point; default 443, or 8443 where 443 is not ours"
+    )
+    traefik_dir: Path | None = Field(None, description="Traefik's files; default: in the state folder (embedded)")
+    traefik_dashboard: bool = Field(False, description="Traefik's dashboard, on loopback")
+    acme_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] | None = Field(
+        None, description="e-mail for certificates; turns https redirection on"
+    )
+    tls_cert_file: Path | None = Field(None, description="own certificate (PEM); turns https redirection on")
+    tls_key_file: Path | None = Field(None, description="its key (PEM)")
+
+    post_start_hooks: Lines = Field(
+        (), description="commands or http(s) URLs run in parallel once the app is healthy; one a line, or a JSON list"
+    )
+    hook_seconds: Seconds = Field(60, description="limit of one hook")
+    webhook_url: SecretStr | None = Field(None, description="URL that gets the boot notification as JSON (POST)")
+
+    docker_host: str | None = Field(None, description="engine address", json_schema_extra={"aliases": "DOCKER_HOST"})
+    docker_context: str | None = Field(
+        None, description="engine context", json_schema_extra={"aliases": "DOCKER_CONTEXT"}
+    )
+    docker_tls_verify: bool = Field(
+        False, description="verify the engine's certificate", json_schema_extra={"aliases": "DOCKER_TLS_VERIFY"}
+    )
+    docker_cert_path: Path | None = Field(
+        None, description="folder of the engine's certificates", json_schema_extra={"aliases": "DOCKER_CERT_PATH"}
+    )
+    swarm_init: Literal["auto", "never"] = Field(
+        "auto", description="whether a Swarm may be initialised", json_schema_extra={"aliases": "SWARM_INIT"}
+    )
+
+    user_services: dict[Name, UserService] = Field(
+        default_factory=dict, description="services of your own: [services.NAME] tables, in supervisor.toml only"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `build` merged: it knows the aliases and remembers where each value came from."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together: set both or neither")
+        known = {"postgres", "redis", "traefik"}
+        unknown = set(self.services) - known
+        if unknown:
+            raise ValueError(f"services has {sorted(unknown)}; allowed are postgres, redis and traefik")
+        clash = known & set(self.user_services)
+        if clash:
+            raise ValueError(f"[services.{clash.pop()}] is the name of a built-in service; choose another")
+        if self.http_port is not None and self.http_port in (self.https_port, self.port):
+            raise ValueError(f"http_port {self.http_port} is also the port of https or of the app")
+        return self
+
+
+class Loaded(BaseModel):
+    """Settings with where each value came from, and what deserves a warning."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    settings: Settings
+    origins: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + field.upper()
+
+
+def aliases(field: str) -> tuple[str, ...]:
+    """Other environment variables accepted for it; the first one set wins after the variable itself."""
+    extra = Settings.model_fields[field].json_schema_extra
+    names = extra.get("aliases", "") if isinstance(extra, dict) else ""
+    return tuple(str(names).split())
+
+
+def secret_file_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """`{setting: path}` for the `X_FILE` forms of secret settings in `environ`; raises when X is set as well."""
+    found: dict[str, str] = {}
+    for field in _secret_fields():
+        for name in (variable(field), *aliases(field)):
+            path = environ.get(f"{name}_FILE")
+            if not path:
+                continue
+            if environ.get(name):
+                raise ConfigurationError(
+                    f"cannot read settings: both {name} and {name}_FILE are set; unset one of them"
+                )
+            found[field] = path
+    return found
+
+
+def _secret_fields() -> list[str]:
+    return [name for name, info in Settings.model_fields.items() if "Secret" in str(info.annotation)]
+
+
+def build(
+    *,
+    arguments: Mapping[str, Any],
+    environ: Mapping[str, str],
+    secret_files: Mapping[str, str],
+    toml: Mapping[str, Any],
+    toml_name: str,
+) -> Loaded:
+    """Merge the sources and validate. Raises ConfigurationError that lists every mistake, not only the first.
+
+    `arguments` and `toml` map setting to value, `secret_files` setting to the text of its file.
+    """
+    mistakes: list[str] = []
+    given = [*_from_toml(toml, toml_name, mistakes), *_from_environment(environ)]
+    given += [(name, text.strip(), f"{variable(name)}_FILE") for name, text in secret_files.items()]
+    given += [(name, value, "--" + name.replace("_", "-")) for name, value in arguments.items()]
+    merged = {name: value for name, value, _ in given}
+    origins = {name: origin for name, _, origin in given}
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        mistakes.extend(_describe(detail, merged, origins) for detail in error.errors())
+    else:
+        mistakes.extend(_cross_checks(settings))
+    if mistakes:
+        raise ConfigurationError("cannot use the settings:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+    return Loaded(settings=settings, origins=origins, warnings=tuple(_unknown_variables(environ)))
+
+
+def _from_toml(toml: Mapping[str, Any], toml_name: str, mistakes: list[str]) -> Iterator[tuple[str, Any, str]]:
+    for key, value in toml.items():
+        name = "user_services" if key == "services" and isinstance(value, Mapping) else key
+        if name not in Settings.model_fields or key == "user_services":
+            mistakes.append(f"{toml_name}: unknown key {key!r}{_did_you_mean(key, Settings.model_fields)}")
+        else:
+            yield name, value, toml_name
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    for name in Settings.model_fields:
+        for candidate in (variable(name), *aliases(name)):
+            if environ.get(candidate):
+                yield name, environ[candidate], candidate
+                break
+
+
+def _cross_checks(settings: Settings) -> list[str]:
+    names = set(settings.services) | set(settings.user_services)
+    mistakes: list[str] = []
+    for field in ("optional_services", "essential_services"):
+        mistakes.extend(
+            f"{variable(field)}: no service {name!r}{_did_you_mean(name, names)}"
+            for name in getattr(settings, field)
+            if name not in names
+        )
+    for name, service in settings.user_services.items():
+        mistakes.extend(
+            f"[services.{name}]: no service {other!r}{_did_you_mean(other, names)}"
+            for other in (*service.requires, *service.wants)
+            if other not in names
+        )
+    return mistakes
+
+
+def _describe(detail: ErrorDetails, merged: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """One mistake: where it was set, the value (secrets masked), and what is allowed."""
+    path = [str(part) for part in detail["loc"]]
+    if not path:
+        return detail["msg"].removeprefix("Value error, ")
+    field = path[0]
+    where = origins.get(field, variable(field))
+    if field == "user_services":
+        where = f"{where}: [services.{'.'.join(path[1:])}]"
+        value = detail["input"] if not isinstance(detail["input"], Mapping) else None
+    else:
+        value = "***" if field in _secret_fields() else merged.get(field)
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_did_you_mean(path[-1], UserService.model_fields)}"
+    shown = f" is {value!r}" if value is not None else ""
+    return f"{where}{shown}: {message[0].lower()}{message[1:]}"
+
+
+def _did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any] | set[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    known = {variable(name) for name in Settings.model_fields} | _NOT_SETTINGS
+    return [
+        f"unknown setting {name}{_did_you_mean(name, known)}"
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known and name.removesuffix("_FILE") not in known
+    ]

@@ -1,0 +1,1 @@
+"""The only room that spawns, signals or waits for processes."""

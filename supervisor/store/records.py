@@ -1,0 +1,88 @@
+"""Small JSON records in the state folder: the install (uuid, ports, verified facts) and what was spawned."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from supervisor.core.errors import ConfigurationError
+from supervisor.store.files import write_atomic
+
+
+@dataclass
+class Install:
+    """What must stay the same over the life of a state folder. `ports` maps a service to its chosen port."""
+
+    uuid: str
+    ports: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+class InstallFile:
+    """`install.json`: read or made once; every `save` replaces it in one step."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.install = self._load()
+
+    def _load(self) -> Install:
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            install = Install(uuid=uuid.uuid4().hex)
+            write_atomic(self._path, json.dumps(asdict(install), indent=2))
+            return install
+        try:
+            values = json.loads(text)
+            return Install(
+                uuid=str(values["uuid"]),
+                ports={str(name): int(port) for name, port in values.get("ports", {}).items()},
+                facts={str(name): str(fact) for name, fact in values.get("facts", {}).items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"cannot read {str(self._path)!r}: {error}; it names this install and the ports it uses: "
+                f"restore it from a backup, or move it away to have a new one made"
+            ) from error
+
+    def save(self) -> None:
+        """Write the record durably."""
+        write_atomic(self._path, json.dumps(asdict(self.install), indent=2))
+
+
+class SpawnFolder:
+    """One file for each running child, so that a boot after kill -9 can prove which processes are ours.
+
+    Not fsynced: after a power cut there is nothing to prove, and the boot id says so.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, pid: int, record: dict[str, str | int]) -> None:
+        """Write the record of `pid`."""
+        write_atomic(self._folder / f"{pid}.json", json.dumps(record), durable=False)
+
+    def remove(self, pid: int) -> None:
+        """Forget `pid`."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / f"{pid}.json").unlink()
+
+    def read(self) -> list[dict[str, str | int]]:
+        """Every record that can be read; torn or foreign files are no records."""
+        records: list[dict[str, str | int]] = []
+        for path in sorted(self._folder.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                value = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(value, dict):
+                    records.append(value)
+        return records
+
+    def clear(self) -> None:
+        """Forget all."""
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
