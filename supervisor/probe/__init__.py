@@ -1,0 +1,1 @@
+"""One attempt at proving that something works; no loops, no schedules."""
