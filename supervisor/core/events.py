@@ -292,6 +292,14 @@ class Warned(Notice):
     level: ClassVar[str] = "warning"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Errored(Notice):
+    """Why the supervisor ends."""
+
+    name: ClassVar[str] = "error"
+    level: ClassVar[str] = "error"
+
+
 Publish = Callable[[Event], None]
 
 

@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import anyio
 
+from supervisor.core.errors import SupervisorError
+from supervisor.process import procfs
 from supervisor.process.leftovers import Survivor, end_survivors, find_survivors
 from supervisor.process.output import Ring
 
@@ -103,11 +105,14 @@ class Child:
     start_ticks: int
     ring: Ring
     _popen: subprocess.Popen[bytes]
-    _pidfd: int
+    _pidfd: int  # -1 where none could be opened
+    _drain: Callable[[], None]
     started: float = field(default_factory=time.monotonic)
     exit: Exit | None = None
     survivors: list[Survivor] = field(default_factory=list)
     _done: anyio.Event = field(default_factory=anyio.Event)
+    _ended_ticks: int = 0
+    _group_told: bool = False
 
     @property
     def identity(self) -> str:
@@ -120,62 +125,79 @@ class Child:
         return self.exit is None
 
     async def wait(self) -> Exit:
-        """Wait for its end; any number of callers may, cancelling one has no effect."""
+        """Wait for its end; any number of callers may, cancelling one has no effect.
+
+        All it wrote before its end is in the ring by then. What it left running is in `survivors`: `stop` or `kill`
+        ends that too.
+        """
         await self._done.wait()
         assert self.exit is not None
         return self.exit
 
     def signal(self, number: int) -> bool:
-        """Signal the process itself, by pidfd so that a recycled pid is never hit; False when it is gone."""
-        if self._pidfd < 0:
-            return False
-        try:
-            signal.pidfd_send_signal(self._pidfd, number)
-        except ProcessLookupError:
-            return False
-        return True
+        """Signal the process itself; False when it is gone or not ours to signal (it became another user).
+
+        By pidfd so that a recycled pid is never hit; without one by pid, its own for as long as it is unreaped.
+        """
+        if self._pidfd >= 0:
+            return _send(signal.pidfd_send_signal, self._pidfd, number)
+        return self.alive and _send(os.kill, self.pid, number)
 
     def signal_group(self, number: int) -> bool:
         """Signal its whole process group; only while the leader is unreaped, as the number is ours only until then."""
-        if not self.alive:
-            return False
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            # One member changed its user; the others were signalled all the same (kill(2)).
-            return True
-        return True
+        return self.alive and _send(os.killpg, self.pid, number)
 
     async def stop(self, *, grace_seconds: float) -> Exit:
         """Stop signal, wait up to `grace_seconds` for it and all it started, then KILL; returns once the tree is empty.
 
-        The grace is an upper bound. Cancelling kills at once: clean-up is shielded, 2 s at most.
+        The grace is an upper bound. Cancelling kills at once: clean-up is shielded, 2 s at most. Raises SupervisorError
+        when even KILL does not end it.
         """
         deadline = anyio.current_time() + grace_seconds
         try:
-            send = self.signal_group if self.command.kill_mode is KillMode.GROUP else self.signal
-            send(self.command.stop_signal)
-            # A stopped (SIGSTOP) process cannot act on its stop signal.
-            send(signal.SIGCONT)
+            self._send_stop()
             with anyio.move_on_at(deadline):
                 await self._done.wait()
-                await end_survivors(self.survivors, self.command.stop_signal)
+                await self._end_survivors(self.command.stop_signal)
         finally:
             with anyio.CancelScope(shield=True):
                 await self.kill()
-        assert self.exit is not None, f"{self.command.name} (pid {self.pid}) cannot be ended"
+        if self.exit is None:
+            raise SupervisorError(
+                f"cannot end {self.command.name!r} (pid {self.pid}): not even KILL ended it within "
+                f"{FINAL_SECONDS:g} s; look for a hung disk or mount (state D in ps), or a process of another user"
+            )
         return self.exit
+
+    def _send_stop(self) -> None:
+        if self.command.kill_mode is KillMode.GROUP:
+            self._group_told = self.signal_group(self.command.stop_signal)
+            send = self.signal_group
+        else:
+            self.signal(self.command.stop_signal)
+            send = self.signal
+        # A stopped (SIGSTOP) process cannot act on its stop signal.
+        send(signal.SIGCONT)
+
+    async def _end_survivors(self, number: int) -> None:
+        """Signal what outlived the leader, then what that spawned meanwhile, until nothing is left."""
+        spare = self.pid if self._group_told and number != signal.SIGKILL else 0
+        while self.survivors:
+            await end_survivors(self.survivors, number, spare_group=spare)
+            self.survivors = self._find_survivors()
+
+    def _find_survivors(self) -> list[Survivor]:
+        # Out of descriptors or no /proc: nothing can be seen. That must not keep anybody waiting for the exit.
+        with contextlib.suppress(OSError):
+            return find_survivors(self.marker, self.pid, self._ended_ticks)
+        return []
 
     async def kill(self) -> None:
         """KILL whatever is left of it; waits 2 s at most, shielded by callers that need it."""
-        if self.alive:
-            self.signal_group(signal.SIGKILL)
-            self.signal(signal.SIGKILL)
+        self.signal_group(signal.SIGKILL)
         with anyio.move_on_after(FINAL_SECONDS):
             await self._done.wait()
-            await end_survivors(self.survivors, signal.SIGKILL)
+            await self._end_survivors(signal.SIGKILL)
 
     def _ended(self, status: int) -> None:
         """Called by the reaper, in the step that reaped it."""
@@ -184,8 +206,20 @@ class Child:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        self.survivors = find_survivors(self.marker, self.pid)
-        self._done.set()
+        self._ended_ticks = procfs.uptime_ticks()
+        self.survivors = self._find_survivors()
+        try:
+            self._drain()
+        finally:
+            self._done.set()
+
+
+def _send(call: Callable[[int, int], None], target: int, number: int) -> bool:
+    try:
+        call(target, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def explain_spawn_error(command: Command, error: OSError) -> str:

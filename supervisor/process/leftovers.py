@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -20,11 +20,13 @@ MARKER_VARIABLE = "SUPERVISOR_SPAWN"
 
 @dataclass(eq=False)
 class Survivor:
-    """A process to be ended, held by a pidfd that is closed by `end_survivors` or `close`."""
+    """A process to be ended, held by a pidfd that is closed by `wait`, by `close`, or with the object."""
 
     pid: int
     name: str
+    group: int
     _pidfd: int
+    _waiting: anyio.Lock = field(default_factory=anyio.Lock)
 
     def signal(self, number: int) -> bool:
         """Send a signal; False when it is gone."""
@@ -37,15 +39,21 @@ class Survivor:
         return True
 
     async def wait(self) -> None:
-        """Wait for its end; it need not be our child (a pidfd becomes readable at the end)."""
-        if self._pidfd >= 0:
-            await anyio.wait_readable(self._pidfd)
+        """Wait for its end; it need not be our child (a pidfd becomes readable at the end). Any number may wait."""
+        async with self._waiting:  # the event loop refuses a second waiter on one descriptor
+            if self._pidfd >= 0:
+                await anyio.wait_readable(self._pidfd)
+                self.close()
 
     def close(self) -> None:
         """Let go of the pidfd."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+    def __del__(self) -> None:
+        # Nobody is bound to end what a short command left running; its descriptor must not stay for that.
+        self.close()
 
 
 def _hold(pid: int, start_ticks: int) -> Survivor | None:
@@ -58,38 +66,53 @@ def _hold(pid: int, start_ticks: int) -> Survivor | None:
     if stat is None or stat.start_ticks != start_ticks or stat.state in "ZX":
         os.close(pidfd)
         return None
-    return Survivor(pid, stat.comm, pidfd)
+    return Survivor(pid, stat.comm, stat.group, pidfd)
 
 
-def find_survivors(marker: str, leader: int) -> list[Survivor]:
-    """What is left of a leader that was just reaped: same marker in the environment, or the same session.
+def find_survivors(marker: str, leader: int, ended_ticks: int) -> list[Survivor]:
+    """What is left of a leader that was reaped at `ended_ticks`: same marker in the environment, or same session.
 
-    The kernel keeps a session's number in use while it has members, so a member that began before now and carries
-    the leader's number belongs to it. Synchronous: it runs in the step that reaped the leader.
+    The kernel keeps a session's number in use while it has members, so a member that began before the leader was
+    reaped and carries its number belongs to it; later the number may be a stranger's. Synchronous, about 10 us a
+    process on the machine.
     """
-    now = procfs.uptime_ticks()
     entry = f"{MARKER_VARIABLE}={marker}".encode()
     found: list[Survivor] = []
     for pid in procfs.pids():
         if pid in (leader, os.getpid()):
             continue
-        stat = procfs.read_stat(pid)
-        if stat is None or stat.state in "ZX" or stat.start_ticks > now:
+        in_session = _session_of(pid) == leader
+        if not in_session and not procfs.has_environ(pid, entry):
             continue
-        if stat.session == leader or procfs.has_environ(pid, entry):
-            survivor = _hold(pid, stat.start_ticks)
-            if survivor is not None:
-                found.append(survivor)
+        stat = procfs.read_stat(pid)
+        if stat is None or (stat.start_ticks > ended_ticks and not procfs.has_environ(pid, entry)):
+            continue
+        survivor = _hold(pid, stat.start_ticks)
+        if survivor is not None:
+            found.append(survivor)
     return found
 
 
-async def end_survivors(survivors: list[Survivor], number: int) -> None:
-    """Signal all and wait until all are gone; the list is emptied as they go. The caller bounds the time."""
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)  # a bare system call: nearly every process is told from ours by it alone
+    except OSError:
+        return -1
+
+
+async def end_survivors(survivors: list[Survivor], number: int, *, spare_group: int = 0) -> None:
+    """Signal all and wait until all are gone; the list is emptied as they go. The caller bounds the time.
+
+    Members of `spare_group` are only waited for: they had the signal already, and a second one means "at once" to many.
+    """
     for survivor in survivors:
-        survivor.signal(number)
-    while survivors:
-        await survivors[-1].wait()
-        survivors.pop().close()
+        if survivor.group != spare_group:
+            survivor.signal(number)
+            survivor.signal(signal.SIGCONT)
+    for survivor in list(survivors):
+        await survivor.wait()
+        if survivor in survivors:
+            survivors.remove(survivor)
 
 
 @dataclass(frozen=True)
@@ -117,15 +140,17 @@ def find_leftovers(records: Sequence[SpawnRecord], install_id: str) -> list[Left
     """Running processes of earlier supervisors of this install.
 
     Evidence: a record whose pid, start time and boot all match, or our install's marker in the environment (which
-    also finds grandchildren, and spawns killed before their record was written). Everything else is a stranger.
+    also finds grandchildren, and spawns killed before their record was written). Everything else is a stranger, and
+    so is whatever we descend from: a supervisor may be started again from a shell that its predecessor's app opened.
     """
     boot = procfs.boot_id()
     recorded = {record.pid: record for record in records if record.boot_id == boot}
     prefix = f"{MARKER_VARIABLE}={install_id}/".encode()
     signals = {record.marker: record.stop_signal for record in records}
+    spared = {os.getpid(), *procfs.ancestors()}
     found: list[Leftover] = []
     for pid in procfs.pids():
-        if pid == os.getpid():
+        if pid in spared:
             continue
         stat = procfs.read_stat(pid)
         if stat is None or stat.state in "ZX":

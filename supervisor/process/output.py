@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +14,8 @@ MAX_LINE_BYTES = 16 * 1024
 RING_BYTES = 1024 * 1024
 _FOLLOWER_LINES = 10_000
 _LINE_OVERHEAD = 200  # bytes a Line costs beside its text
+_READ_BYTES = 8 * 1024  # a turn's worth: `yes` makes 4,096 lines of it, and the loop waits for them
+_PIPE_BYTES = 64 * 1024  # what a pipe holds, pipe(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ class Ring:
         self._number += 1
         line = Line(self._number, datetime.now(UTC), self.source, stream, text)
         self._lines.append(line)
-        self._bytes += len(text) + _LINE_OVERHEAD
+        self._bytes += _cost(text)
         while self._bytes > self._max_bytes and len(self._lines) > 1:
-            self._bytes -= len(self._lines.popleft().text) + _LINE_OVERHEAD
+            self._bytes -= _cost(self._lines.popleft().text)
         if self._on_line is not None:
             self._on_line(line)
         wakers, self._wakers = self._wakers, set()
@@ -105,8 +106,16 @@ class Ring:
                 number = line.number
 
 
+def _cost(text: str) -> int:
+    """Bytes of memory, at most: one character outside ASCII may make all of them four bytes wide."""
+    return (len(text) if text.isascii() else 4 * len(text)) + _LINE_OVERHEAD
+
+
 class Framer:
-    """Cuts a byte stream into lines; a line beyond `MAX_LINE_BYTES` is delivered in pieces, so memory stays bounded."""
+    """Cuts a byte stream into lines; a line beyond `MAX_LINE_BYTES` is delivered in pieces, so memory stays bounded.
+
+    How the stream is chunked makes no difference, and no piece ends within a UTF-8 character.
+    """
 
     def __init__(self, deliver: Callable[[str], None]) -> None:
         self._deliver = deliver
@@ -116,45 +125,78 @@ class Framer:
         """Take the next bytes; every whole line is delivered before this returns."""
         *whole, rest = (self._rest + data).split(b"\n")
         for line in whole:
-            self._emit(line.removesuffix(b"\r"))
-        while len(rest) > MAX_LINE_BYTES:
-            self._emit(rest[:MAX_LINE_BYTES])
-            rest = rest[MAX_LINE_BYTES:]
-        self._rest = rest
+            self._deliver(_text(self._pieces(line.removesuffix(b"\r"))))
+        # A CR at the end may belong to a line end still to come, so it does not make the line too long yet.
+        held = b"\r" if rest.endswith(b"\r") else b""
+        self._rest = self._pieces(rest.removesuffix(b"\r")) + held
 
     def close(self) -> None:
         """Deliver what stands without a newline."""
         if self._rest:
-            self._emit(self._rest)
+            self._deliver(_text(self._pieces(self._rest)))
             self._rest = b""
 
-    def _emit(self, line: bytes) -> None:
-        for start in range(0, max(len(line), 1), MAX_LINE_BYTES):
-            self._deliver(line[start : start + MAX_LINE_BYTES].decode(errors="replace"))
+    def _pieces(self, line: bytes) -> bytes:
+        """Deliver pieces of `line` until what is left, which is given back, fits in one."""
+        while len(line) > MAX_LINE_BYTES:
+            cut = _cut(line)
+            self._deliver(_text(line[:cut]))
+            line = line[cut:]
+        return line
 
 
-async def pump(descriptor: int, ring: Ring, stream: str) -> None:
-    """Read `descriptor` (a non-blocking pipe end, closed here) into `ring` until its end.
+def _cut(line: bytes) -> int:
+    """Where to cut an overlong line: at the limit, or up to three bytes before it to spare a character."""
+    for cut in range(MAX_LINE_BYTES, MAX_LINE_BYTES - 4, -1):
+        if line[cut] & 0xC0 != 0x80:  # not a continuation byte
+            return cut
+    return MAX_LINE_BYTES
 
-    Cancelling takes what is already in the pipe along, so the last words of a killed process are kept.
-    """
-    framer = Framer(lambda text: ring.add(text, stream))
-    try:
-        while True:
-            await anyio.wait_readable(descriptor)
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace")
+
+
+class Pump:
+    """Moves one pipe of a child (a non-blocking read end, closed by `run`) into a ring, line by line."""
+
+    def __init__(self, descriptor: int, ring: Ring, stream: str) -> None:
+        self._descriptor = descriptor
+        self._framer = Framer(lambda text: ring.add(text, stream))
+        self._ended = False
+
+    async def run(self) -> None:
+        """Read until the end of the pipe, which is when everybody who holds it is gone.
+
+        Cancelling takes what is already in the pipe along, so the last words of a killed process are kept.
+        """
+        try:
+            while not self._ended:
+                await anyio.wait_readable(self._descriptor)
+                self._read()
+        finally:
             try:
-                data = os.read(descriptor, 65536)
-            except BlockingIOError:
-                continue
-            if not data:
+                self.drain()
+                self._framer.close()
+            finally:
+                os.close(self._descriptor)
+                self._ended = True
+
+    def drain(self) -> None:
+        """Take what is in the pipe now, one pipe's worth at most as a flooder fills it again; never blocks."""
+        for _ in range(_PIPE_BYTES // _READ_BYTES):
+            if self._ended or not self._read():
                 return
-            framer.feed(data)
-    finally:
-        with contextlib.suppress(OSError):
-            for _ in range(16):  # at most one pipe's worth (1 MiB)
-                data = os.read(descriptor, 65536)
-                if not data:
-                    break
-                framer.feed(data)
-        framer.close()
-        os.close(descriptor)
+
+    def _read(self) -> bool:
+        """Take one turn's worth; False when the pipe is empty or at its end."""
+        try:
+            data = os.read(self._descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._framer.close()
+            self._ended = True
+            return False
+        self._framer.feed(data)
+        return True

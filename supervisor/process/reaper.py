@@ -6,12 +6,14 @@ Fork and registration happen in one synchronous step, so an exit can never be se
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import anyio
@@ -19,10 +21,12 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from supervisor.process import procfs
 from supervisor.process.child import Child, Command
-from supervisor.process.leftovers import MARKER_VARIABLE, SpawnRecord
-from supervisor.process.output import Ring, pump
+from supervisor.process.leftovers import MARKER_VARIABLE, SpawnRecord, Survivor
+from supervisor.process.output import Pump, Ring
 
 SLOW_TICK_SECONDS = 5.0
+LINGER_SECONDS = 10.0
+FINAL_SECONDS = 2.0
 _RESERVED_DESCRIPTORS = 64
 
 
@@ -30,10 +34,10 @@ class SpawnLog(Protocol):
     """Where spawns are written down (see `SpawnRecord`); both calls are synchronous and must be quick."""
 
     def spawned(self, record: SpawnRecord) -> None:
-        """A process was started."""
+        """A process was started. What this raises fails the spawn, and the process is killed."""
 
     def reaped(self, pid: int) -> None:
-        """It is gone."""
+        """It is gone. Must not raise: it would end the reaper."""
 
 
 class NoSpawnLog:
@@ -50,7 +54,8 @@ class Reaper:
     """Spawns children and reaps everything: ours by name, adopted orphans by count.
 
     `run` must be running before the first `spawn`. `entry_mask` and `entry_ignored` are the blocked and the ignored
-    signals this process was started with; children get them back.
+    signals this process was started with; children get them back, save PIPE and XFSZ, which Python ignores by itself.
+    `on_orphan` and the rings' `on_line` must not raise: either would end the reaper.
     """
 
     def __init__(
@@ -61,27 +66,59 @@ class Reaper:
         entry_ignored: frozenset[int] = frozenset(),
         spawn_log: SpawnLog | None = None,
         on_orphan: Callable[[int], None] | None = None,
+        linger_seconds: float = LINGER_SECONDS,
     ) -> None:
         self._install_id = install_id or uuid.uuid4().hex
         self._entry_mask = entry_mask
-        self._entry_ignored = entry_ignored
+        self._entry_ignored = entry_ignored - {signal.SIGPIPE, signal.SIGXFSZ}
         self._log: SpawnLog = spawn_log or NoSpawnLog()
         self._on_orphan = on_orphan
         self._children: dict[int, Child] = {}
         self._pumps: TaskGroup | None = None
-        self._empty: anyio.Event | None = None
+        self._empty = anyio.Event()
+        self._linger_seconds = linger_seconds
         self.orphans_reaped = 0
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Reap until cancelled. Signals merge, so each wake-up drains, and a slow tick covers a lost one."""
+        """Reap until cancelled.
+
+        When cancelled it goes on while children are left, as others may just be stopping them in order in their own
+        clean-up and would wait for ever without a reaper; after `linger_seconds` they are killed.
+        """
         async with anyio.create_task_group() as group:
-            self._pumps = group
-            with anyio.open_signal_receiver(signal.SIGCHLD) as received:
-                group.start_soon(self._tick)
-                self.reap()
-                task_status.started()
-                async for _ in received:
+            serving = await group.start(self._serve)
+            task_status.started()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._wind_down()
+                serving.cancel()
+
+    async def _wind_down(self) -> None:
+        if self._pumps is not None:
+            with anyio.move_on_after(self._linger_seconds):
+                await self.wait_empty()
+        forgotten = self.children
+        await self._end(lambda: self._children)
+        for child in forgotten:
+            await child.kill()  # what it left behind
+
+    async def _serve(self, *, task_status: TaskStatus[anyio.CancelScope]) -> None:
+        """Reap and pump until the scope given back is cancelled.
+
+        Signals merge, so each wake-up drains, and a slow tick covers a lost one.
+        """
+        try:
+            with anyio.CancelScope(shield=True) as scope, anyio.open_signal_receiver(signal.SIGCHLD) as received:
+                async with anyio.create_task_group() as self._pumps:
+                    self._pumps.start_soon(self._tick)
                     self.reap()
+                    task_status.started(scope)
+                    async for _ in received:
+                        self.reap()
+        finally:
+            self._pumps = None
 
     async def _tick(self) -> None:
         while True:
@@ -103,10 +140,10 @@ class Reaper:
                 if self._on_orphan is not None:
                     self._on_orphan(pid)
                 continue
-            self._log.reaped(pid)
             child._ended(status)
-            if not self._children and self._empty is not None:
+            if not self._children:
                 self._empty.set()
+            self._log.reaped(pid)
 
     @property
     def children(self) -> list[Child]:
@@ -120,28 +157,28 @@ class Reaper:
         exec itself. The child ends only by itself or by `stop`/`kill`: cancelling the caller leaves it running.
         """
         assert self._pumps is not None, "the reaper must run before anything is spawned"
-        marker = f"{self._install_id}/{command.name}/{uuid.uuid4().hex[:12]}"
-        out_read, out_write = _pipe()
-        err_read, err_write = _pipe()
-        try:
-            child = self._fork(command, ring, marker, out_write, err_write)
-        except BaseException:
-            os.close(out_read)
-            os.close(err_read)
-            raise
-        finally:
-            os.close(out_write)
-            os.close(err_write)
-        self._pumps.start_soon(pump, out_read, ring, "stdout", name=f"{command.name} stdout")
-        self._pumps.start_soon(pump, err_read, ring, "stderr", name=f"{command.name} stderr")
+        boot_id = procfs.boot_id()  # read here: after the fork nothing may fail for want of a descriptor
+        # A slash separates the parts of the marker.
+        marker = f"{self._install_id}/{command.name.replace('/', '_')}/{uuid.uuid4().hex[:12]}"
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            out_read, out_write = _pipe(ours, theirs)
+            err_read, err_write = _pipe(ours, theirs)
+            popen = self._fork(command, marker, out_write, err_write)
+            ours.pop_all()
+        pumps = [Pump(out_read, ring, "stdout"), Pump(err_read, ring, "stderr")]
+        for pump in pumps:
+            self._pumps.start_soon(pump.run, name=f"{command.name} output")
+        child = self._register(command, ring, marker, popen, pumps)
+        self._write_down(child, boot_id)
         return child
 
-    def _fork(self, command: Command, ring: Ring, marker: str, out_write: int, err_write: int) -> Child:
+    def _fork(self, command: Command, marker: str, out_write: int, err_write: int) -> subprocess.Popen[bytes]:
         identity = command.identity
+        argv = self._with_entry_ignored(command)
         blocked = signal.pthread_sigmask(signal.SIG_SETMASK, self._entry_mask)
         try:
-            popen = subprocess.Popen(
-                self._with_entry_ignored(list(command.argv)),
+            return subprocess.Popen(
+                argv,
                 env={**command.env, MARKER_VARIABLE: marker},
                 cwd=command.cwd,
                 stdin=subprocess.DEVNULL if command.stdin is None else command.stdin,
@@ -156,8 +193,22 @@ class Reaper:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def _register(
+        self, command: Command, ring: Ring, marker: str, popen: subprocess.Popen[bytes], pumps: Sequence[Pump]
+    ) -> Child:
+        """Make it known; must not fail, as the process runs already."""
         # It may be gone already, but as nothing else waits it is at least a zombie: pidfd and stat still work.
         stat = procfs.read_stat(popen.pid)
+        try:
+            pidfd = os.pidfd_open(popen.pid)
+        except OSError:  # out of descriptors, or a sandbox without the call
+            pidfd = -1
+
+        def drain() -> None:
+            for pump in pumps:
+                pump.drain()
+
         child = Child(
             command=command,
             pid=popen.pid,
@@ -165,42 +216,69 @@ class Reaper:
             start_ticks=stat.start_ticks if stat else 0,
             ring=ring,
             _popen=popen,
-            _pidfd=os.pidfd_open(popen.pid),
+            _pidfd=pidfd,
+            _drain=drain,
         )
+        if not self._children:
+            self._empty = anyio.Event()
         self._children[popen.pid] = child
-        record = SpawnRecord(
-            command.name, child.pid, child.start_ticks, procfs.boot_id(), marker, int(command.stop_signal)
-        )
-        self._log.spawned(record)
         return child
 
-    def _with_entry_ignored(self, argv: list[str]) -> list[str]:
-        """Wrap `argv` so that signals ignored when we were started are ignored in it again.
+    def _write_down(self, child: Child, boot_id: str) -> None:
+        stop_signal = int(child.command.stop_signal)
+        try:
+            self._log.spawned(
+                SpawnRecord(child.command.name, child.pid, child.start_ticks, boot_id, child.marker, stop_signal)
+            )
+        except BaseException:
+            child.signal_group(signal.SIGKILL)  # nobody will hold it, so nobody would ever stop it
+            raise
+
+    def _with_entry_ignored(self, command: Command) -> list[str]:
+        """Wrap the command so that signals ignored when we were started are ignored in it again.
 
         Ours have handlers by now, which exec resets to the default; only a process in between can ignore them
-        (`nohup` users meet this, hardly anybody else).
+        (`nohup` users meet this, hardly anybody else). The shell would swallow a failing exec, so it is foreseen here.
         """
+        argv = list(command.argv)
         if not self._entry_ignored:
             return argv
-        names = " ".join(signal.Signals(number).name.removeprefix("SIG") for number in sorted(self._entry_ignored))
-        return ["/bin/sh", "-c", f'trap "" {names}; exec "$@"', argv[0], *argv]
+        if "/" not in argv[0] and shutil.which(argv[0], path=os.pathsep.join(os.get_exec_path(command.env))) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+        numbers = " ".join(str(int(number)) for number in sorted(self._entry_ignored))  # real-time ones have no names
+        return ["/bin/sh", "-c", f'trap "" {numbers}; exec "$@"', argv[0], *argv]
 
     async def wait_empty(self) -> None:
         """Return when no child of ours is left."""
         while self._children:
-            self._empty = anyio.Event()
             await self._empty.wait()
 
     async def end_all(self) -> None:
-        """KILL every child and, as PID 1 or subreaper, every process below us; 2 s at most. For the way out."""
+        """KILL every child of this process, adopted ones included, and what they leave in turn; 2 s at most.
+
+        For the way out: nothing but the supervisor may live in this process. Needs no running reaper.
+        """
+        await self._end(lambda: {*self._children, *adopted()})
+
+    async def _end(self, which: Callable[[], Iterable[int]]) -> None:
+        """KILL unreaped children and reap them, again and again until there are none; 2 s at most."""
+        with anyio.move_on_after(FINAL_SECONDS):
+            while held := self._kill(which):
+                for process in held:
+                    await process.wait()
+        self.reap()
+
+    def _kill(self, which: Callable[[], Iterable[int]]) -> list[Survivor]:
+        self.reap()
         for child in self.children:
             child.signal_group(signal.SIGKILL)
-        with anyio.move_on_after(2.0):
-            await self.wait_empty()
-        for pid in adopted():
+        held: list[Survivor] = []
+        for pid in which():
+            # A child of ours and unreaped, so the number is its own: nothing else in this process waits.
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        self.reap()
+                held.append(Survivor(pid, "", 0, os.pidfd_open(pid)))
+        return held
 
 
 def adopted() -> list[int]:
@@ -213,9 +291,11 @@ def adopted() -> list[int]:
     return found
 
 
-def _pipe() -> tuple[int, int]:
+def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
     """A pipe whose read end does not block; the child's end does, as programs expect."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    ours.callback(os.close, read_end)
+    theirs.callback(os.close, write_end)
     os.set_blocking(read_end, False)
     return read_end, write_end
 

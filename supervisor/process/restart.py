@@ -39,7 +39,7 @@ class RestartPolicy:
         """
         if self.limit == 0:
             return None
-        total = sum(self.nominal_delay(attempt) for attempt in range(self.limit))
+        total = sum(self.nominal_delay(attempt) for attempt in range(1, self.limit + 1))
         if total >= self.window_seconds / 2:
             return (
                 f"{self.limit} restarts take {total:.1f} s of backoff, more than half the window of "
@@ -120,7 +120,10 @@ def _attempt(ends: Sequence[End]) -> int:
 
 
 def forget_old(policy: RestartPolicy, ends: Sequence[End], now: float) -> list[End]:
-    """The ends that can still matter to a decision; keeps the list bounded however long the container lives."""
-    horizon = max(policy.window_seconds, 2 * policy.cap_seconds)
-    kept = [end for end in ends if now - end.at <= horizon]
+    """The ends that can still matter to a decision; keeps the list bounded however long the container lives.
+
+    Those in the window count against the limit; those since the last healthy run, however old, make the backoff.
+    """
+    healthy = max((index for index, end in enumerate(ends) if end.was_healthy), default=0)
+    kept = [end for index, end in enumerate(ends) if index >= healthy or now - end.at <= policy.window_seconds]
     return kept[-(max(policy.limit, 64) + 1) :]

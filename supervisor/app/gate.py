@@ -1,0 +1,121 @@
+"""The gate: what a generation must show before requests go to it, and the same question asked of a serving one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from supervisor.probe.http import HttpAnswer, probe_http
+from supervisor.probe.tcp import probe_tcp
+from supervisor.probe.verdict import Verdict, good, waiting
+from supervisor.process.child import Child
+from supervisor.process.leftovers import MARKER_VARIABLE
+from supervisor.process.procfs import command_line, descends_from, has_environ, port_owners
+
+FIRST_SECONDS = 2.0
+CONFIRM_SECONDS = 0.02
+
+Reporter = Callable[[bool, str], None]
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """How an app is asked whether it works: `http` on a path (404 there: `/`), `tcp`, or `none` (running is ready)."""
+
+    kind: str
+    port: int
+    path: str = "/api/health"
+    host: str = "127.0.0.1"
+    limit_seconds: float = 3.0
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The gate is passed; `path` is what answered (empty without HTTP)."""
+
+    path: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The gate was not passed within its time."""
+
+    reason: str
+
+
+def pause_seconds(elapsed: float) -> float:
+    """Seconds to the next probe of a starting app: 25 ms for 2 s, then 100 ms."""
+    return 0.025 if elapsed < FIRST_SECONDS else 0.1
+
+
+async def ask(check: HealthCheck, path: str) -> HttpAnswer:
+    """One probe of the app on `path`; without HTTP the status is None."""
+    if check.kind == "none":
+        return HttpAnswer(None, good("no health check is set"))
+    if check.kind == "tcp":
+        return HttpAnswer(None, await probe_tcp(check.host, check.port, limit_seconds=check.limit_seconds))
+    return await probe_http(f"http://{check.host}:{check.port}{path}", limit_seconds=check.limit_seconds)
+
+
+async def pass_gate(child: Child, check: HealthCheck, *, start_seconds: float) -> Passed | Refused:
+    """Wait until the app answers twice in a row from a process of `child`, at most `start_seconds`.
+
+    The caller races this against the child's end. Cancelling leaves nothing behind.
+    """
+    started = anyio.current_time()
+    path, attempts, good_before, last = check.path, 0, False, "not probed yet"
+    while True:
+        elapsed = anyio.current_time() - started
+        if elapsed >= start_seconds:
+            return Refused(f"not healthy after {start_seconds:g} s and {attempts} probes; last answer: {last}")
+        answer = await ask(check, path)
+        attempts += 1
+        verdict = _from_ours(answer.verdict, child, check)
+        last = verdict.detail
+        if answer.status == 404 and path != "/":
+            path = "/"
+            continue
+        if verdict.good and good_before:
+            return Passed(path if check.kind == "http" else "", attempts)
+        good_before = verdict.good
+        await anyio.sleep(CONFIRM_SECONDS if verdict.good else pause_seconds(elapsed))
+
+
+def _from_ours(verdict: Verdict, child: Child, check: HealthCheck) -> Verdict:
+    """A good answer on the app's port counts only from the app: a stranger on it would hide a dead app."""
+    if not verdict.good or check.kind == "none":
+        return verdict
+    owners = port_owners(check.port)
+    if owners is None:
+        return waiting(f"nothing listens on port {check.port} any more")
+    entry = f"{MARKER_VARIABLE}={child.marker}".encode()
+    # Without CAP_SYS_PTRACE another uid's listener cannot be looked into; the port was free before the spawn.
+    if not owners or any(descends_from(pid, child.pid) or has_environ(pid, entry) for pid in owners):
+        return verdict
+    return waiting(f"port {check.port} is held by pid {owners[0]} ({command_line(owners[0])}), not by the app")
+
+
+async def watch_liveness(
+    check: HealthCheck, path: str, *, interval_seconds: float, retries: int, on_answer: Reporter
+) -> str:
+    """Probe a serving app for ever; returns why once `retries` probes in a row failed.
+
+    `on_answer(good, detail)` is told of every answer.
+    """
+    failures = 0
+    while True:
+        await anyio.sleep(interval_seconds)
+        verdict = await _ask_within(check, path)
+        on_answer(verdict.good, verdict.detail)
+        failures = 0 if verdict.good else failures + 1
+        if failures >= retries:
+            return f"{failures} liveness probes in a row failed; last answer: {verdict.detail}"
+
+
+async def _ask_within(check: HealthCheck, path: str) -> Verdict:
+    with anyio.move_on_after(check.limit_seconds):
+        return (await ask(check, path)).verdict
+    return waiting(f"no answer within {check.limit_seconds:g} s")

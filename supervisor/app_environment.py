@@ -1,0 +1,71 @@
+"""What the app and the commands around it are given: environment, folder, command. Wiring of plain values."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from supervisor.core.errors import ConfigurationError
+from supervisor.core.secret import Secret
+from supervisor.core.settings import PREFIX, Settings, parse_command
+from supervisor.process.child import Command
+
+
+class AppEnvironment:
+    """Builds Commands for the app, its migrations and its hooks.
+
+    Children get our own environment without our settings (a setting may be a secret of ours), plus the app's contract:
+    PORT, DATABASE_URL, REDIS_URL, SUPERVISOR_DOCKER_MODE, SUPERVISOR_GENERATION.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        mode: str,
+        database_url: Secret | None,
+        redis_url: Secret | None,
+    ) -> None:
+        self._settings = settings
+        self._base = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+        self._base["PORT"] = str(settings.port)
+        self._base["SUPERVISOR_DOCKER_MODE"] = mode
+        if database_url is not None:
+            self._base["DATABASE_URL"] = database_url.reveal()
+        if redis_url is not None:
+            self._base["REDIS_URL"] = redis_url.reveal()
+
+    def check(self) -> None:
+        """Raises ConfigurationError where the app cannot even be tried."""
+        if self._settings.app_command is None:
+            raise ConfigurationError("cannot start the app: no command is set; give it behind `--`, or set APP_COMMAND")
+        folder = self._settings.app_dir
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"cannot start the app: its folder {str(folder)!r} does not exist; set APP_DIR or --app-dir"
+            )
+
+    def app(self, generation: int) -> Command:
+        """The app itself."""
+        argv = self._settings.app_command
+        assert argv is not None, "check() comes first"
+        return Command(
+            name="app",
+            argv=argv,
+            env={**self._base, "SUPERVISOR_GENERATION": str(generation)},
+            cwd=str(self._settings.app_dir),
+            stop_signal=signal.Signals[f"SIG{self._settings.app_stop_signal}"],
+        )
+
+    def one_shot(self, name: str, command: str | tuple[str, ...]) -> Command:
+        """A migration command or a hook, in the app's folder with the app's environment."""
+        argv = parse_command(command) if isinstance(command, str) else command
+        if not isinstance(argv, tuple):
+            raise ConfigurationError(f"cannot run {name}: its command is empty")
+        return Command(name=name, argv=argv, env=self._base, cwd=str(self._settings.app_dir))
+
+    def service(self, name: str, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path | None) -> Command:
+        """A service of the user's own."""
+        return Command(name=name, argv=argv, env={**self._base, **env}, cwd=str(cwd or self._settings.app_dir))

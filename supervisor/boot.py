@@ -1,0 +1,196 @@
+"""The phases of the boot, and of a reload, which repeats the last of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from supervisor.app.app import App
+from supervisor.app.hooks import notify, run_hooks
+from supervisor.core.errors import AppGaveUpError, MigrationError, RejectedError, SupervisorError
+from supervisor.core.events import (
+    BootFinished,
+    LeftoverStopped,
+    MigrationsFinished,
+    PhaseFinished,
+    PhaseStarted,
+    Publish,
+    Warned,
+)
+from supervisor.core.groups import plain_errors
+from supervisor.core.requests import Outcome, Request, Result
+from supervisor.parts import Parts
+from supervisor.process.leftovers import end_leftovers, find_leftovers
+from supervisor.services.backend import run_to_end
+from supervisor.services.orchestrator import ServiceResult
+
+_LEFTOVER_SECONDS = 10.0
+_ROUTE_SECONDS = 15.0
+
+
+class Boot:
+    """Brings everything up once. `after` and `watch_routes` run beside the controller from then on."""
+
+    def __init__(self, parts: Parts, publish: Publish) -> None:
+        self._parts = parts
+        self._publish = publish
+        self._started = time.monotonic()
+
+    async def run(self) -> None:
+        """From nothing to a proved stack. Raises our errors; cancelling leaves running services to the orderly stop."""
+        async with self._phase("leftovers"):
+            await self._end_leftovers()
+        self._parts.orchestrator.launch()
+        with plain_errors():
+            await self._bring_up()
+        async with self._phase("route"):
+            await self._prove_routes()
+        elapsed = round(time.monotonic() - self._started, 3)
+        self._publish(BootFinished(elapsed_seconds=elapsed, addresses=self._parts.addresses()))
+
+    async def _bring_up(self) -> None:
+        async with anyio.create_task_group() as group:
+            # The proxy is proved beside the rest; only the route at the end needs it.
+            beside = [name for name in self._parts.orchestrator.names if name == "traefik"]
+            group.start_soon(self._wait_services, "proxy", beside)
+            await self._wait_services("services", [n for n in self._parts.orchestrator.names if n not in beside])
+            await self._first_start()
+
+    @asynccontextmanager
+    async def _phase(self, name: str) -> AsyncIterator[None]:
+        self._publish(PhaseStarted(phase=name))
+        started = time.monotonic()
+        yield
+        self._publish(PhaseFinished(phase=name, elapsed_seconds=round(time.monotonic() - started, 3)))
+
+    async def _end_leftovers(self) -> None:
+        """Processes of an earlier supervisor of this install that was killed: ours, and in the way."""
+        spawned = self._parts.state.spawned
+        leftovers = find_leftovers(spawned.earlier(), self._parts.state.install.uuid)
+        for leftover in leftovers:
+            self._publish(
+                LeftoverStopped(
+                    process=leftover.name, pid=leftover.process.pid, signal=f"signal {int(leftover.stop_signal)}"
+                )
+            )
+        stuck = await end_leftovers(leftovers, grace_seconds=_LEFTOVER_SECONDS)
+        if stuck:
+            pids = ", ".join(f"{left.name} (pid {left.process.pid})" for left in stuck)
+            raise SupervisorError(f"cannot end processes of an earlier run: {pids}; end them and start again")
+        spawned.clear()
+
+    async def _wait_services(self, phase: str, names: list[str]) -> None:
+        if not names:
+            return
+        async with self._phase(phase):
+            for result in await self._parts.orchestrator.wait_ready(names):
+                self._warn_degraded(result)
+
+    def _warn_degraded(self, result: ServiceResult) -> None:
+        if not result.success:
+            text = f"starting without service {result.service!r}, which is optional"
+            self._publish(Warned(message=text, detail=result.error))
+
+    async def _first_start(self) -> None:
+        """Migrations and the app; where the app may be held, its failure, or theirs, ends the boot in that."""
+        try:
+            async with self._phase("migrations"):
+                await self._migrate()
+            async with self._phase("app"):
+                for app in self._parts.apps.values():
+                    await self._start_for_good(app)
+        except MigrationError as error:
+            if not self._parts.hold:
+                raise
+            for app in self._parts.apps.values():
+                await app.hold(str(error))
+
+    async def _start_for_good(self, app: App) -> None:
+        """Start the app; after a failed first start the restart policy goes on, to serving or to giving up."""
+        try:
+            await app.start()
+        except AppGaveUpError as error:
+            self._publish(Warned(message="the app's first start failed", detail=str(error)))
+            await app.wait_verdict()
+
+    async def _migrate(self) -> None:
+        migrations = self._parts.migrations
+        if migrations is None:
+            return
+        report = await migrations.apply()
+        for warning in report.warnings:
+            self._publish(Warned(message=warning))
+        self._publish(
+            MigrationsFinished(
+                kind=report.kind,
+                applied=report.applied,
+                already=report.already,
+                due=report.due,
+                elapsed_seconds=round(report.elapsed_seconds, 3),
+            )
+        )
+
+    async def _prove_routes(self) -> None:
+        for name, route in self._parts.routes.items():
+            app = self._parts.apps[name]
+            if not app.is_serving or not self._parts.orchestrator.runner("traefik").is_ready:
+                continue
+            verdict = await route.prove(app.health_path, within_seconds=_ROUTE_SECONDS)
+            if not verdict.good:
+                self._publish(Warned(message=f"the app {name!r} is not reached through Traefik", detail=verdict.detail))
+
+    async def watch_routes(self) -> None:
+        """Ask through the proxy now and then."""
+        interval = self._parts.settings.watch_interval_seconds
+        async with anyio.create_task_group() as group:
+            for name, route in self._parts.routes.items():
+                app = self._parts.apps[name]
+                group.start_soon(lambda r=route, a=app: r.watch(interval_seconds=interval, while_serving=a.serves))
+
+    async def after(self) -> None:
+        """Post-start hooks in parallel, then the boot notification; nothing of it can fail the boot."""
+        settings = self._parts.settings
+        results = await run_hooks(
+            settings.post_start_hooks,
+            run_command=self._run_hook,
+            limit_seconds=settings.hook_seconds,
+            publish=self._publish,
+        )
+        if settings.webhook_url is not None:
+            message: dict[str, object] = {
+                "event": "boot.finished",
+                "stack": settings.stack,
+                "elapsed_seconds": round(time.monotonic() - self._started, 3),
+                "addresses": self._parts.addresses(),
+            }
+            await notify(
+                settings.webhook_url, message, results, limit_seconds=settings.hook_seconds, publish=self._publish
+            )
+
+    async def _run_hook(self, name: str, command: str, limit_seconds: float) -> tuple[int, str]:
+        made = self._parts.environment.one_shot(name, command)
+        return await run_to_end(self._parts.reaper, made, self._parts.rings.ring(name), limit_seconds=limit_seconds)
+
+    async def reload(self, request: Request) -> Outcome:
+        """Pending migrations, then the app anew. A failing migration rejects it, and the running app is untouched."""
+        phases: dict[str, float] = {}
+        started = time.monotonic()
+        try:
+            await self._migrate()
+        except SupervisorError as error:
+            raise RejectedError(f"the reload is rejected, the running app untouched: {error}") from error
+        phases["migrations"] = round(time.monotonic() - started, 3)
+        for app in self._parts.apps.values():
+            was_serving = app.is_serving
+            stopping = time.monotonic()
+            await app.stop(reason="reload")
+            stopped = time.monotonic()
+            phases["stop"] = round(stopped - stopping, 3)
+            await app.start()
+            phases["start"] = round(time.monotonic() - stopped, 3)
+            if was_serving:
+                phases["gap"] = round(time.monotonic() - stopping, 3)
+        return Outcome(result=Result.OK, elapsed_seconds=round(time.monotonic() - started, 3), phases=phases)

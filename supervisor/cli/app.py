@@ -1,0 +1,270 @@
+"""The typer application, and the one place where outcomes become exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+
+from supervisor import __version__
+from supervisor.cli import render
+from supervisor.cli.client import ControlClient, find
+from supervisor.core.errors import ExitCode, SupervisorError, UnreachableError
+
+_REDRAW_SECONDS = 1.0
+_USAGE_ERROR_OF_CLICK = 2
+_GOOD = frozenset({"running", "degraded"})
+
+app = typer.Typer(
+    name="supervisor",
+    help="Talk to a running supervisor, or become one (run, init).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Socket = Annotated[
+    str | None, typer.Option("--socket", metavar="PATH", help="Control socket; default: SUPERVISOR_SOCKET, or found.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones as they come.")]
+Count = Annotated[int, typer.Option("-n", min=0, max=10_000, help="How many of the last to show.")]
+Name = Annotated[str, typer.Argument(help="An app or a service, by its name in `supervisor status`.")]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; gives its exit code. click's 2 for a usage error is 64 here."""
+    arguments = list(argv)
+    if arguments and arguments[0] in _HANDED_OVER:
+        # Their arguments are not ours to parse: `--` and all that follows it are part of what they run.
+        return _HANDED_OVER[arguments[0]](arguments[1:])
+    try:
+        app(args=arguments, prog_name="supervisor")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(ExitCode.OK)
+        return int(ExitCode.USAGE) if code == _USAGE_ERROR_OF_CLICK else code
+    except SupervisorError as error:
+        print(f"supervisor: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return int(ExitCode.OK)
+
+
+def _run(argv: list[str]) -> int:
+    from supervisor.commands.run import main as run
+
+    return run(argv)
+
+
+def _init(argv: list[str]) -> int:
+    from supervisor.process.init import main as init
+
+    return init(argv)
+
+
+def _health(argv: list[str]) -> int:
+    from supervisor.commands.health import main as health
+
+    return health(argv)
+
+
+_HANDED_OVER = {"run": _run, "init": _init, "health": _health}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"supervisor {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def status(
+    socket: Socket = None,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Redraw on every change.")] = False,
+) -> None:
+    """Show how everything stands. Exits with 0 when running (or degraded), 3 when not, or when none answers."""
+    try:
+        client = _client(socket)
+        document = client.get("/v1/status").body
+    except UnreachableError as error:
+        print(f"supervisor: {error}", file=sys.stderr)
+        raise typer.Exit(ExitCode.NOT_RUNNING) from None
+    if watch:
+        _watch(client, as_json=as_json)
+    elif as_json:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        render.console().print(render.status(document))
+    raise typer.Exit(ExitCode.OK if document["state"] in _GOOD else ExitCode.NOT_RUNNING)
+
+
+def _watch(client: ControlClient, *, as_json: bool) -> None:
+    """Until the supervisor is gone (exit 3) or the user interrupts: the document anew after each event."""
+    changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def listen() -> None:
+        with suppress(SupervisorError):
+            for _ in client.lines("/v1/events?n=1"):
+                changes.put(True)
+        changes.put(False)
+
+    threading.Thread(target=listen, daemon=True).start()
+    console = render.console()
+    if as_json or not console.is_terminal:
+        while changes.get():
+            document = client.get("/v1/status").body
+            print(json.dumps(document, ensure_ascii=False) if as_json else "", flush=True)
+            if not as_json:
+                console.print(render.status(document))
+    else:
+        _redraw(client, changes, Live(console=console, auto_refresh=False))
+    raise UnreachableError("cannot watch any longer: the supervisor is gone")
+
+
+def _redraw(client: ControlClient, changes: queue.SimpleQueue[bool], live: Live) -> None:
+    with live, suppress(UnreachableError):
+        going_on = True
+        while going_on:
+            live.update(render.status(client.get("/v1/status").body), refresh=True)
+            with suppress(queue.Empty):  # then only the durations moved
+                going_on = changes.get(timeout=_REDRAW_SECONDS)
+
+
+@app.command()
+def reload(
+    socket: Socket = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Bring new code into service: pending migrations first, then every app. Exits with 1 when it was rejected."""
+    _ask(_client(socket), "reload", "/v1/reload", wait=wait, as_json=as_json)
+
+
+@app.command()
+def restart(name: Name, socket: Socket = None, as_json: AsJson = False) -> None:
+    """Stop and start an app or a service."""
+    _ask_named("restart", name, socket, as_json=as_json)
+
+
+@app.command()
+def stop(name: Name, socket: Socket = None, as_json: AsJson = False) -> None:
+    """Stop an app or a service; it stays stopped until it is started by hand."""
+    _ask_named("stop", name, socket, as_json=as_json)
+
+
+@app.command()
+def start(name: Name, socket: Socket = None, as_json: AsJson = False) -> None:
+    """Start an app or a service that was stopped or given up."""
+    _ask_named("start", name, socket, as_json=as_json)
+
+
+def _ask_named(verb: str, name: str, socket: str | None, *, as_json: bool) -> None:
+    client = _client(socket)
+    document = client.get("/v1/status").body
+    kind = "apps" if any(row["app"] == name for row in document["apps"]) else "services"
+    known = [row["app"] for row in document["apps"]] + [row["service"] for row in document["services"]]
+    if name not in known:
+        _fail(
+            f"cannot {verb} {name!r}: no such app or service; known: {', '.join(known) or 'none yet'}", ExitCode.USAGE
+        )
+    _ask(client, f"{verb} {name}", f"/v1/{kind}/{name}/{verb}", wait=True, as_json=as_json)
+
+
+def _ask(client: ControlClient, asked: str, resource: str, *, wait: bool, as_json: bool) -> None:
+    answer = client.post(resource if wait else f"{resource}?wait=0")
+    if "error" in answer.body:
+        _fail(answer.error, ExitCode.REJECTED)
+    if as_json:
+        print(json.dumps(answer.body, ensure_ascii=False))
+    elif wait:
+        good = answer.status == 200
+        render.console(stderr=not good).print(render.outcome(asked, answer.body))
+    else:
+        print(f"{asked}: accepted; follow it with `supervisor events -f`")
+    raise typer.Exit(ExitCode.OK if answer.status in (200, 202) else ExitCode.REJECTED)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="One source; default: all.")] = "",
+    socket: Socket = None,
+    follow: Follow = False,
+    count: Count = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show the output of apps and services; of each the last MiB is kept."""
+    client = _client(socket)
+    for line in _lines(client, f"/v1/logs?source={name}&n={count}&follow={int(follow)}"):
+        print(
+            json.dumps(line, ensure_ascii=False) if as_json else render.log_line(line, with_source=not name),
+            flush=follow,
+        )
+
+
+@app.command()
+def events(socket: Socket = None, follow: Follow = False, count: Count = 20, as_json: AsJson = False) -> None:
+    """Show what happened: every change of state, every reload, every warning."""
+    console = render.console()
+    for event in _lines(_client(socket), f"/v1/events?n={count}&follow={int(follow)}"):
+        if as_json:
+            print(json.dumps(event, ensure_ascii=False), flush=follow)
+        else:
+            console.print(render.event(event))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check what a run needs here, each fact with its mend. Works without a supervisor."""
+    from supervisor.commands.doctor import main as examine
+
+    raise typer.Exit(examine(["--json"] if as_json else []))
+
+
+@app.command(name="health")
+def _health_help() -> None:
+    """Ask once how it is, for HEALTHCHECK: exits with 0 or 1 within 2 seconds."""
+
+
+@app.command(name="run", context_settings={"allow_extra_args": True})
+def _run_help() -> None:
+    """Bring the stack up and keep it up, as PID 1 or not. Options: supervisor run --help."""
+
+
+@app.command(name="init", context_settings={"allow_extra_args": True})
+def _init_help() -> None:
+    """Be a plain init for one command: supervisor init -- CMD ARGS."""
+
+
+def _client(given: str | None) -> ControlClient:
+    # The one read of the environment here: a client has no settings to load.
+    return find(os.environ, given)
+
+
+def _lines(client: ControlClient, resource: str) -> Any:
+    try:
+        yield from client.lines(resource)
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.OK) from None
+
+
+def _fail(text: str, code: ExitCode) -> None:
+    print(f"supervisor: {text}", file=sys.stderr)
+    raise typer.Exit(code)

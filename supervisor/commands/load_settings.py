@@ -1,0 +1,81 @@
+"""Reads what settings are made of: the environment, secret files, `supervisor.toml`. The only reader of os.environ."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from supervisor.core import settings as model
+from supervisor.core.errors import ConfigurationError
+from supervisor.core.settings import Loaded
+
+CONFIG_VARIABLE = "SUPERVISOR_CONFIG"
+SYSTEM_CONFIG = Path("/etc/supervisor/supervisor.toml")
+_MAX_SECRET_BYTES = 64 * 1024
+
+
+def load(
+    arguments: Mapping[str, Any], *, config: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Loaded:
+    """The settings from all sources; raises ConfigurationError listing every mistake.
+
+    The file is `config`, else SUPERVISOR_CONFIG, else `supervisor.toml` in the app's folder, else
+    /etc/supervisor/supervisor.toml; one that was named must be there.
+    """
+    environ = os.environ if environ is None else environ
+    path = find_config(arguments, config, environ)
+    toml = read_toml(path) if path is not None else {}
+    if path is not None:
+        _resolve_app_dir(toml, path.parent)
+    return model.build(
+        arguments=arguments,
+        environ=environ,
+        secret_files={name: _read_secret(file) for name, file in model.secret_file_variables(environ).items()},
+        toml=toml,
+        toml_name=str(path or "supervisor.toml"),
+    )
+
+
+def find_config(arguments: Mapping[str, Any], config: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Which file to read, or None."""
+    named = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigurationError(f"cannot read settings: there is no file {str(named)!r}; check --config")
+        return named.absolute()
+    app_dir = arguments.get("app_dir") or environ.get("SUPERVISOR_APP_DIR") or environ.get("APP_DIR") or "/app"
+    for candidate in (Path(app_dir) / "supervisor.toml", SYSTEM_CONFIG):
+        if candidate.is_file():
+            return candidate.absolute()
+    return None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file; a mistake in it is an error with its line and column."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"cannot read {str(path)!r}: {error}; mend that place") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"cannot read {str(path)!r}: it is not UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {str(path)!r}: {error.strerror}; make it readable") from error
+
+
+def _resolve_app_dir(toml: dict[str, Any], folder: Path) -> None:
+    """`app_dir` in the file is meant from the file's own folder."""
+    if isinstance(toml.get("app_dir"), str):
+        toml["app_dir"] = str((folder / toml["app_dir"]).resolve())
+
+
+def _read_secret(path: str) -> str:
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return file.read(_MAX_SECRET_BYTES)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read secret file {path!r}: {error.strerror}; check its path and mode"
+        ) from error

@@ -1,0 +1,120 @@
+"""One turn at a time: takes requests, merges reloads that wait, carries each out, answers each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskStatus
+
+from supervisor.core.errors import RejectedError, SupervisorError
+from supervisor.core.events import Publish, ReloadFinished, ReloadRequested
+from supervisor.core.requests import Outcome, Request, Result, Verb
+
+MAX_WAITING = 64
+
+CarryOut = Callable[[Request], Awaitable[Outcome]]
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A request that waits or runs; `done` is set with its outcome. Merged requests share one turn."""
+
+    request: Request
+    done: anyio.Event = field(default_factory=anyio.Event)
+    outcome: Outcome | None = None
+
+    def finish(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+
+class Controller:
+    """Long-lived: `await group.start(controller.run)`; requests made before that wait.
+
+    A reload asked for while one waits joins it; asked for while one runs, it becomes the next. So a caller always gets
+    the outcome of a reload that began after its request. Shutdown does not queue: cancelling `run` cancels the turn in
+    hand and answers all that wait.
+    """
+
+    def __init__(self, carry_out: CarryOut, publish: Publish) -> None:
+        self._carry_out = carry_out
+        self._publish = publish
+        self._waiting: deque[_Turn] = deque()
+        self._arrived = anyio.Event()
+        self._closed = False
+
+    async def submit(self, request: Request) -> Outcome:
+        """Ask, and wait for the outcome. Cancelling the wait does not take the request back."""
+        turn = self.post(request)
+        await turn.done.wait()
+        assert turn.outcome is not None
+        return turn.outcome
+
+    def post(self, request: Request) -> _Turn:
+        """Ask without waiting."""
+        turn = self._join(request) or _Turn(request)
+        if request.verb is Verb.RELOAD:
+            self._publish(ReloadRequested(source=request.source, merged=turn in self._waiting))
+        if turn in self._waiting:
+            return turn
+        if self._closed:
+            turn.finish(Outcome(result=Result.CANCELLED, reason="the supervisor is stopping"))
+        elif len(self._waiting) >= MAX_WAITING:
+            turn.finish(Outcome(result=Result.REJECTED, reason=f"{MAX_WAITING} requests wait already"))
+        else:
+            self._waiting.append(turn)
+            self._arrived.set()
+        return turn
+
+    def _join(self, request: Request) -> _Turn | None:
+        """The waiting turn that will do what is asked anyway: the same verb and target, and nothing else behind it."""
+        if self._waiting:
+            last = self._waiting[-1]
+            if (last.request.verb, last.request.target) == (request.verb, request.target):
+                return last
+        return None
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Carry out one request after the other until cancelled."""
+        task_status.started()
+        turn: _Turn | None = None
+        try:
+            while True:
+                while not self._waiting:
+                    self._arrived = anyio.Event()
+                    await self._arrived.wait()
+                turn = self._waiting.popleft()
+                turn.finish(await self._answer(turn.request))
+        finally:
+            self._close(turn)
+
+    async def _answer(self, request: Request) -> Outcome:
+        started = anyio.current_time()
+        try:
+            outcome = await self._carry_out(request)
+        except RejectedError as error:
+            outcome = Outcome(result=Result.REJECTED, reason=str(error))
+        except SupervisorError as error:
+            outcome = Outcome(result=Result.FAILED, reason=str(error))
+        if request.verb is Verb.RELOAD:
+            self._publish(
+                ReloadFinished(
+                    source=request.source,
+                    result=outcome.result.value,
+                    reason=outcome.reason,
+                    elapsed_seconds=round(anyio.current_time() - started, 3),
+                    gap_seconds=outcome.phases.get("gap"),
+                )
+            )
+        return outcome
+
+    def _close(self, current: _Turn | None) -> None:
+        self._closed = True
+        cancelled = Outcome(result=Result.CANCELLED, reason="the supervisor is stopping")
+        for turn in [current, *self._waiting]:
+            if turn is not None and not turn.done.is_set():
+                turn.finish(cancelled)
+        self._waiting.clear()

@@ -1,0 +1,298 @@
+"""The composition root: builds every part, connects them, owns the one tree of tasks, and ends it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from supervisor import __version__
+from supervisor.app.app import App
+from supervisor.boot import Boot
+from supervisor.controller import Controller
+from supervisor.core.errors import BootDeadlineError, ExitCode, SupervisorError
+from supervisor.core.events import Errored, EventBus, Notice, SupervisorStarted, Warned
+from supervisor.core.groups import plain_errors
+from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.settings import Loaded
+from supervisor.observe.eventlog import EventLog
+from supervisor.observe.log import LogSink, capture_logging, wants_json
+from supervisor.observe.overall import OverallFold
+from supervisor.observe.status import StatusFold
+from supervisor.parts import Parts, Rings
+from supervisor.process.pid1 import Reaping, adopt_orphans
+from supervisor.process.reaper import Reaper
+from supervisor.state import Paths, State
+from supervisor.triggers.control import ControlServer
+from supervisor.triggers.files import TriggerFile
+from supervisor.triggers.signals import Meaning, SignalLoop, meaning, name_of
+
+STOP_SECONDS_AS_PID1 = 8.5  # Docker kills after 10
+STOP_SECONDS = 60.0
+_FLUSH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What `__main__` found: signals latched so far, and the mask and ignored signals of the start."""
+
+    latched: list[int]
+    mask: frozenset[int]
+    ignored: frozenset[int]
+
+
+def run_daemon(loaded: Loaded, entry: Entry) -> int:
+    """Run until stopped; gives the exit code. Errors are in the log by then."""
+    settings = loaded.settings
+    sink = LogSink(as_json=wants_json(settings.log_format), level=settings.log_level)
+    capture_logging(sink)
+    code = ExitCode.INTERNAL
+    try:
+        daemon = Daemon(loaded, entry, sink)
+        with plain_errors():
+            code = anyio.run(daemon.run, backend="asyncio")
+    except SupervisorError as error:
+        sink.publish(Errored(message=str(error)))
+        code = error.exit_code
+    except Exception:
+        sink.publish(Errored(message="internal error", detail=traceback.format_exc()))
+    finally:
+        sink.close(_FLUSH_SECONDS)
+    return int(code)
+
+
+class Daemon:
+    """One supervisor. Raises our errors from the constructor where the state cannot be opened."""
+
+    def __init__(self, loaded: Loaded, entry: Entry, sink: LogSink) -> None:
+        self._settings = loaded.settings
+        self._warnings = loaded.warnings
+        self._entry = entry
+        self._sink = sink
+        self._bus = EventBus()
+        self._events = EventLog()
+        self._status = StatusFold(orphans_reaped=lambda: self._reaper.orphans_reaped)
+        self._overall = OverallFold(self._bus.publish)
+        # The overall state comes last: it publishes its own event from within others.
+        for subscriber in (sink.publish, self._events.publish, self._status.publish, self._overall):
+            self._bus.subscribe(subscriber)
+        self._publish = self._bus.publish
+        self._reaping = adopt_orphans()
+        self._state = State(Paths.of(self._settings, dict(os.environ)))
+        self._rings = Rings(sink.line)
+        self._reaper = Reaper(
+            install_id=self._state.install.uuid,
+            entry_mask=entry.mask,
+            entry_ignored=entry.ignored,
+            spawn_log=self._state.spawned,
+        )
+        self._parts = Parts(
+            self._settings,
+            dict(os.environ),
+            state=self._state,
+            reaper=self._reaper,
+            rings=self._rings,
+            publish=self._publish,
+            register_secret=sink.register_secret,
+            on_app_end=self._app_ended,
+            on_essential_failure=self._fail,
+        )
+        self._boot = Boot(self._parts, self._publish)
+        self._controller = Controller(self._carry_out, self._publish)
+        self._stop = anyio.Event()
+        self._stop_signals = 0
+        self._error: SupervisorError | None = None
+        self._outer: TaskGroup | None = None
+
+    async def run(self) -> ExitCode:
+        """Boot, serve, stop in order."""
+        async with anyio.create_task_group() as outer:
+            self._outer = outer
+            await outer.start(self._reaper.run)
+            await outer.start(SignalLoop(self._entry.latched, self._on_signal).run)
+            self._announce()
+            async with anyio.create_task_group() as parts:
+                await self._run_parts(parts)
+                await self._stop_in_order()
+                parts.cancel_scope.cancel()
+            await self._reaper.end_all()
+            outer.cancel_scope.cancel()
+        if self._error is not None:
+            self._publish(Errored(message=str(self._error)))
+            return self._error.exit_code
+        return ExitCode.OK
+
+    def _announce(self) -> None:
+        self._publish(
+            SupervisorStarted(version=__version__, pid=os.getpid(), mode=self._parts.mode, reaping=self._reaping.value)
+        )
+        for warning in self._warnings:
+            self._publish(Warned(message=warning))
+        if self._reaping is Reaping.NONE:
+            self._publish(
+                Warned(
+                    message="orphaned processes cannot be reaped: not PID 1, and the kernel has no subreaper for us",
+                    detail="run as the container's ENTRYPOINT, or without --init",
+                )
+            )
+
+    async def _run_parts(self, parts: TaskGroup) -> None:
+        """Start the long-lived parts, then boot and serve until a stop is asked for or the boot fails."""
+        try:
+            await parts.start(self._control().run)
+            await parts.start(self._parts.orchestrator.run)
+            for app in self._parts.apps.values():
+                await parts.start(app.run)
+        except SupervisorError as error:
+            self._fail(error)
+            return
+        async with anyio.create_task_group() as work:
+            work.start_soon(self._boot_then_serve)
+            await self._stop.wait()
+            work.cancel_scope.cancel()
+
+    def _control(self) -> ControlServer:
+        return ControlServer(
+            self._state.paths.socket,
+            read_status=self._status.as_dict,
+            submit=self._controller.submit,
+            events=self._events,
+            logs=self._rings,
+            owner_uid=os.geteuid(),
+        )
+
+    async def _boot_then_serve(self) -> None:
+        """The boot, then one request after the other. Every failure ends in an orderly stop with its exit code."""
+        try:
+            with anyio.fail_after(self._settings.boot_seconds):
+                await self._boot.run()
+        except TimeoutError:
+            self._fail(BootDeadlineError(f"cannot finish the boot within {self._settings.boot_seconds:g} s"))
+            return
+        except SupervisorError as error:
+            self._fail(error)
+            return
+        except Exception:
+            self._fail(SupervisorError("internal error in the boot\n" + traceback.format_exc()))
+            return
+        self._settle_memory()
+        await self._serve()
+
+    async def _serve(self) -> None:
+        async with anyio.create_task_group() as group:
+            await group.start(self._controller.run)
+            for trigger in self._triggers():
+                await group.start(trigger.run)
+            group.start_soon(self._boot.after)
+            group.start_soon(self._boot.watch_routes)
+
+    def _triggers(self) -> list[TriggerFile]:
+        request = Request(Verb.RELOAD, "file")
+
+        def ask() -> None:
+            self._controller.post(request)
+
+        return [TriggerFile(self._parts.trigger_path, ask, seen=self._parts.trigger_seen)]
+
+    @staticmethod
+    def _settle_memory() -> None:
+        """Give back what only the boot needed; the idle collector then has nothing old to walk."""
+        gc.collect()
+        gc.freeze()
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
+
+    async def _carry_out(self, request: Request) -> Outcome:
+        """One turn of the controller."""
+        match request.verb:
+            case Verb.RELOAD:
+                return await self._boot.reload(request)
+            case _ if request.target in self._parts.apps:
+                return await self._app_verb(self._parts.apps[request.target], request.verb)
+            case _:
+                return await self._service_verb(request)
+
+    async def _app_verb(self, app: App, verb: Verb) -> Outcome:
+        if verb is not Verb.START:
+            await app.stop(reason="stopped by hand" if verb is Verb.STOP else "restart")
+        if verb is not Verb.STOP:
+            if verb is Verb.START and app.is_serving:
+                return Outcome(result=Result.OK, reason="it runs already")
+            await app.start()
+        return Outcome(result=Result.OK)
+
+    async def _service_verb(self, request: Request) -> Outcome:
+        runner = self._parts.orchestrator.runner(request.target)
+        match request.verb:
+            case Verb.STOP:
+                await runner.stop()
+            case Verb.RESTART:
+                await runner.restart()
+            case _:
+                runner.start()
+                await runner.wait_ready()
+        return Outcome(result=Result.OK)
+
+    def _app_ended(self, error: SupervisorError | None) -> None:
+        if error is None:
+            self._publish(Notice(message="the app ended by itself with exit status 0: stopping in order"))
+            self._stop.set()
+        else:
+            self._fail(error)
+
+    def _fail(self, error: SupervisorError) -> None:
+        """End everything in order, with the error's exit code; the first one counts."""
+        if self._error is None and not self._stop.is_set():
+            self._error = error
+        self._stop.set()
+
+    def _on_signal(self, number: int) -> None:
+        match meaning(number):
+            case Meaning.RELOAD:
+                self._controller.post(Request(Verb.RELOAD, "signal HUP"))
+            case Meaning.STOP:
+                self._ask_stop(name_of(number))
+            case Meaning.DUMP:
+                self._dump()
+                self._ask_stop("QUIT")
+            case Meaning.FORWARD:
+                for app in self._parts.apps.values():
+                    app.signal(number)
+
+    def _ask_stop(self, name: str) -> None:
+        self._stop_signals += 1
+        if self._stop_signals == 1:
+            self._publish(Notice(message=f"signal {name}: stopping in order"))
+        elif self._stop_signals == 2 and self._outer is not None:
+            self._publish(Warned(message=f"second signal {name}: killing everything now"))
+            self._outer.start_soon(self._reaper.end_all)
+        self._stop.set()
+
+    @staticmethod
+    def _dump() -> None:
+        """Tasks and stacks to standard error, for whoever wonders what hangs."""
+        for task in asyncio.all_tasks():
+            task.print_stack(limit=8, file=sys.stderr)
+        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+
+    async def _stop_in_order(self) -> None:
+        """The app, then the services; upper bounds throughout, and nothing waits for what is already gone."""
+        self._overall.stopping()
+        total = self._settings.stop_seconds or (STOP_SECONDS_AS_PID1 if os.getpid() == 1 else STOP_SECONDS)
+        deadline = anyio.current_time() + total
+        services = self._parts.orchestrator.stop_seconds
+        wanted = self._settings.app_stop_seconds
+        grace = min(wanted, max(total - services, total * wanted / (wanted + services)))
+        async with anyio.create_task_group() as group:
+            for app in self._parts.apps.values():
+                group.start_soon(partial(app.stop, grace, reason="stop"))
+        await self._parts.orchestrator.stop_all(max(0.5, deadline - anyio.current_time()))

@@ -1,0 +1,107 @@
+"""The overall state: one word for everything, folded from events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from supervisor.core.events import (
+    AppHeld,
+    AppRestarting,
+    BootFinished,
+    Event,
+    GenerationChanged,
+    GenerationState,
+    Health,
+    OverallChanged,
+    OverallState,
+    Publish,
+    RouteChanged,
+    ServiceChanged,
+    ServiceHealthChanged,
+    ServiceState,
+    SupervisorStarted,
+)
+
+_BROKEN = frozenset({ServiceState.FAILED, ServiceState.BACKOFF, ServiceState.STARTING})
+
+
+@dataclass
+class Facts:
+    """What the decision needs."""
+
+    started: bool = False
+    booted: bool = False
+    stopping: bool = False
+    app_serving: bool = False
+    app_held: str = ""
+    states: dict[str, tuple[ServiceState, str]] = field(default_factory=dict)
+    healths: dict[str, tuple[Health, str]] = field(default_factory=dict)
+
+    def broken(self) -> dict[str, str]:
+        """What does not work, by name, and why. A service stopped by hand is not broken."""
+        by_state = {name: why or state.value for name, (state, why) in self.states.items() if state in _BROKEN}
+        by_health = {name: why or bad.value for name, (bad, why) in self.healths.items() if bad is Health.UNHEALTHY}
+        return {**by_state, **by_health}
+
+
+def decide(facts: Facts) -> tuple[OverallState, str]:
+    """The state and why. `running` needs the boot done, the app serving, every service and route healthy."""
+    if facts.stopping:
+        return OverallState.STOPPING, ""
+    if not facts.started:
+        return OverallState.INITIALIZING, ""
+    if facts.app_held:
+        return OverallState.FAILED, facts.app_held
+    if not facts.booted:
+        return OverallState.STARTING, ""
+    if not facts.app_serving:
+        return OverallState.DEGRADED, "the app does not serve"
+    broken = facts.broken()
+    if broken:
+        return OverallState.DEGRADED, "; ".join(f"{name}: {why}" for name, why in sorted(broken.items()))
+    return OverallState.RUNNING, ""
+
+
+class OverallFold:
+    """Subscribe it last: it publishes its own event from within others."""
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+        self._facts = Facts()
+        self.state, self.reason = decide(self._facts)
+
+    def stopping(self) -> None:
+        """An orderly stop began."""
+        self._facts.stopping = True
+        self._update()
+
+    def __call__(self, event: Event) -> None:
+        """Fold one event."""
+        facts = self._facts
+        match event:
+            case SupervisorStarted():
+                facts.started = True
+            case BootFinished():
+                facts.booted = True
+            case ServiceChanged(service=name, state=state, reason=reason):
+                facts.states[name] = state, reason
+            case ServiceHealthChanged(service=name, health=health, error=error):
+                facts.healths[name] = health, error
+            case GenerationChanged(state=state):
+                facts.app_serving = state is GenerationState.SERVING
+                facts.app_held = ""
+            case AppRestarting():
+                facts.app_serving = False
+            case AppHeld(reason=reason):
+                facts.app_serving, facts.app_held = False, reason
+            case RouteChanged(app=app, health=health, error=error):
+                facts.healths[f"route:{app}"] = health, error
+            case _:
+                return
+        self._update()
+
+    def _update(self) -> None:
+        state, reason = decide(self._facts)
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            self._publish(OverallChanged(state=state, reason=reason))

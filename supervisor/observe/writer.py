@@ -1,0 +1,129 @@
+"""Writing to a descriptor that may block, from a thread, so that nobody who logs ever waits for a reader."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+QUEUE_BYTES = 2 * 1024 * 1024
+_BATCH_BYTES = 64 * 1024
+
+
+class Writer(Generic[T]):
+    """Renders and writes items in the order of `put`; the descriptor stays the caller's.
+
+    When the reader stalls, the oldest items beyond `max_bytes` are dropped; when writing works again, `announce(count)`
+    is written in their place. A closed pipe or a full disk loses items and nothing else. The thread sleeps while there
+    is nothing to do, and is a daemon thread: a stalled reader cannot keep the process alive.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        render: Callable[[T], str],
+        announce: Callable[[int], str],
+        max_bytes: int = QUEUE_BYTES,
+    ) -> None:
+        self._descriptor = descriptor
+        self._render = render
+        self._announce = announce
+        self._max_bytes = max_bytes
+        self._items: deque[tuple[T, int]] = deque()
+        self._bytes = 0
+        self._lost = 0
+        self._busy = False
+        self._closing = False
+        # Its lock is re-entrant: a Python signal handler that logs may interrupt a `put` of the same thread.
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+        self._thread.start()
+
+    def put(self, item: T, size_bytes: int) -> None:
+        """Queue one item; never blocks. From any thread."""
+        with self._changed:
+            if self._closing:
+                return
+            self._items.append((item, size_bytes))
+            self._bytes += size_bytes
+            while self._bytes > self._max_bytes and len(self._items) > 1:
+                self._bytes -= self._items.popleft()[1]
+                self._lost += 1
+            self._changed.notify_all()
+
+    def flush(self, deadline_seconds: float) -> bool:
+        """Block until everything queued was written, or the deadline; whether it was."""
+        until = time.monotonic() + deadline_seconds
+        with self._changed:
+            return self._changed.wait_for(self._is_idle, max(0.0, until - time.monotonic()))
+
+    def close(self, deadline_seconds: float = 1.0) -> None:
+        """Flush, then end the thread; later items are ignored. Blocks up to the deadline."""
+        self.flush(deadline_seconds)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout=0.1)
+
+    def _is_idle(self) -> bool:
+        return not self._items and not self._busy
+
+    def _run(self) -> None:
+        while True:
+            batch, lost = self._take()
+            if not batch:
+                return
+            text = "".join(self._rendered(item) for item in batch)
+            head = self._announce(lost) if lost else ""
+            if not self._write((head + text).encode(errors="replace")):
+                with self._changed:
+                    self._lost += lost + len(batch)
+
+    def _take(self) -> tuple[list[T], int]:
+        """Wait for items; an empty batch means that it is over."""
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._items or self._closing)
+            self._busy = True
+            lost, self._lost = self._lost, 0
+            batch: list[T] = []
+            room = _BATCH_BYTES
+            while self._items and room > 0:
+                item, size = self._items.popleft()
+                batch.append(item)
+                self._bytes -= size
+                room -= size
+            return batch, lost
+
+    def _rendered(self, item: T) -> str:
+        try:
+            return self._render(item)
+        except Exception as error:  # the log must survive a value nobody thought of
+            return f"cannot render a log record: {error!r}\n"
+
+    def _write(self, data: bytes) -> bool:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:
+                self._wait_writable()
+            except OSError:
+                return False
+        return True
+
+    def _wait_writable(self) -> None:
+        """Whoever shares our terminal may have made it non-blocking; that flag belongs to all who share it."""
+        poll = select.poll()
+        with contextlib.suppress(OSError):
+            poll.register(self._descriptor, select.POLLOUT)
+            poll.poll()

@@ -1,0 +1,186 @@
+"""Builds every part from the settings and connects it; owns nothing that runs. Wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from supervisor.app.app import App, AppSpec, OnUnhealthy
+from supervisor.app.gate import HealthCheck
+from supervisor.app.route import Route, RouteSpec
+from supervisor.app_environment import AppEnvironment
+from supervisor.catalog import Catalog
+from supervisor.core.errors import ConfigurationError, SupervisorError
+from supervisor.core.events import Publish
+from supervisor.core.secret import Secret
+from supervisor.core.settings import Settings
+from supervisor.migrations.command import CommandMigrations
+from supervisor.migrations.model import Migrations
+from supervisor.migrations.sql_folder import open_folder
+from supervisor.process.child import Command
+from supervisor.process.output import OnLine, Ring
+from supervisor.process.reaper import Reaper
+from supervisor.process.restart import RestartMode, RestartPolicy
+from supervisor.services.backend import run_to_end
+from supervisor.services.orchestrator import ServiceOrchestrator
+from supervisor.services.runner import Watching
+from supervisor.state import State
+from supervisor.triggers.files import stamp
+
+APP = "app"
+_COMMAND_CHECK_SECONDS = 10.0
+
+
+class Rings:
+    """The output ring of every source, made on first use."""
+
+    def __init__(self, on_line: OnLine) -> None:
+        self._on_line = on_line
+        self._rings: dict[str, Ring] = {}
+
+    def ring(self, name: str) -> Ring:
+        """The ring of `name`."""
+        if name not in self._rings:
+            self._rings[name] = Ring(name, on_line=self._on_line)
+        return self._rings[name]
+
+    def sources(self) -> list[str]:
+        """The names there are."""
+        return sorted(self._rings)
+
+    def get(self, name: str) -> Ring | None:
+        """The ring of `name` where there is one."""
+        return self._rings.get(name)
+
+
+class Parts:
+    """Everything the daemon runs. Raises ConfigurationError for what cannot be built."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        state: State,
+        reaper: Reaper,
+        rings: Rings,
+        publish: Publish,
+        register_secret: Callable[[Secret], None],
+        on_app_end: Callable[[SupervisorError | None], None],
+        on_essential_failure: Callable[[SupervisorError], None],
+    ) -> None:
+        self.settings = settings
+        self.state = state
+        self.reaper = reaper
+        self.rings = rings
+        self._publish = publish
+        self.mode = self._mode()
+        self.hold = settings.on_app_failure == "hold"
+        policy = self._policy(settings.app_restart)
+        self.catalog = Catalog(
+            settings, environ, state=state, reaper=reaper, rings=rings, publish=publish, mode=self.mode
+        )
+        for secret in self.catalog.secrets():
+            register_secret(secret)
+        self.environment = AppEnvironment(
+            settings,
+            environ,
+            mode=self.mode,
+            database_url=self.catalog.database_url,
+            redis_url=self.catalog.redis_url,
+        )
+        self.environment.check()
+        self.orchestrator = ServiceOrchestrator(
+            publish,
+            watching=Watching(settings.watch_interval_seconds, settings.watch_timeout_seconds, settings.watch_retries),
+            on_essential_failure=on_essential_failure,
+        )
+        self.catalog.fill(self.orchestrator, self.environment, self._policy("always"))
+        self.migrations = self._migrations()
+        self.apps = {APP: self._app(policy, on_app_end)}
+        self.routes = self._routes()
+        self.trigger_path = settings.trigger_file or settings.app_dir / ".reload-trigger"
+        # Taken before anything is started: a touch during the boot is a wish for a reload, one before it is not.
+        self.trigger_seen = stamp(self.trigger_path)
+
+    def _mode(self) -> str:
+        mode = self.settings.mode
+        if mode in ("embedded", "none"):
+            return mode
+        raise ConfigurationError(
+            f"cannot run in mode {mode!r}: this version has no engine modes yet; "
+            f"run with --mode embedded (Postgres, Redis and Traefik as child processes), or with --no-services "
+            f"(the app alone)"
+        )
+
+    def _policy(self, mode: str) -> RestartPolicy:
+        settings = self.settings
+        policy = RestartPolicy(
+            mode=RestartMode(mode),
+            base_seconds=settings.restart_base_seconds,
+            cap_seconds=settings.restart_cap_seconds,
+            limit=settings.restart_limit,
+            window_seconds=settings.restart_window_seconds,
+        )
+        impossible = policy.unreachable_limit()
+        if impossible:
+            raise ConfigurationError(f"cannot use the restart settings: {impossible}")
+        return policy
+
+    def _app(self, policy: RestartPolicy, on_end: Callable[[SupervisorError | None], None]) -> App:
+        settings = self.settings
+        spec = AppSpec(
+            name=APP,
+            command=self.environment.app,
+            check=HealthCheck(
+                settings.app_health,
+                settings.port,
+                settings.app_health_path,
+                limit_seconds=settings.app_health_timeout_seconds,
+            ),
+            start_seconds=settings.app_start_seconds,
+            stop_seconds=settings.app_stop_seconds,
+            interval_seconds=settings.app_health_interval_seconds,
+            retries=settings.app_health_retries,
+            restart=policy,
+            on_unhealthy=OnUnhealthy(settings.on_unhealthy),
+            hold=self.hold,
+        )
+        return App(spec, reaper=self.reaper, ring=self.rings.ring(APP), publish=self._publish, on_end=on_end)
+
+    def _migrations(self) -> Migrations | None:
+        settings, dsn = self.settings, self.catalog.database_url
+        if settings.migrate_command is not None:
+            return CommandMigrations(
+                partial(self._run_migration, settings.migrate_command),
+                dsn,
+                lock_name=settings.stack,
+                deadline_seconds=settings.migrate_seconds,
+            )
+        if settings.migrate_dir is None:
+            return None
+        if dsn is None:
+            raise ConfigurationError(
+                "cannot run the migrations in SUPERVISOR_MIGRATE_DIR: there is no database; "
+                "set DATABASE_URL, or run with Postgres"
+            )
+        folder = settings.app_dir / settings.migrate_dir
+        return open_folder(folder, dsn, lock_name=settings.stack, deadline_seconds=settings.migrate_seconds)
+
+    async def _run_migration(self, argv: tuple[str, ...], limit_seconds: float) -> tuple[int, str]:
+        command: Command = self.environment.one_shot("migrate", argv)
+        return await run_to_end(self.reaper, command, self.rings.ring("migrate"), limit_seconds=limit_seconds)
+
+    def _routes(self) -> dict[str, Route]:
+        port = self.catalog.web_port
+        if port is None:
+            return {}
+        return {APP: Route(RouteSpec(app=APP, port=port, host=self.settings.app_host), self._publish)}
+
+    def addresses(self) -> dict[str, str]:
+        """Where things answer, for people; no secrets."""
+        found = {"app": f"http://127.0.0.1:{self.settings.port}"}
+        found.update(self.catalog.addresses())
+        found["control socket"] = str(self.state.paths.socket)
+        found["state"] = str(self.state.paths.state)
+        return found

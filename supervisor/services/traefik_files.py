@@ -1,0 +1,232 @@
+"""Traefik's files: the static one, the routes, the middlewares; text from plain values, and their writing."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.core.errors import ConfigurationError
+from supervisor.core.settings import variable
+from supervisor.store.files import Generated, make_folder, write_generated
+
+_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
+_MAX_HOST = 253
+_YEAR_SECONDS = 31_536_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraefikOptions:
+    """What the files depend on. `upstream_port` is the app's port on loopback; ports without a setting are loopback's.
+
+    `dashboard_port` None leaves the dashboard off. Certificates come from `acme_email` or from both files.
+    """
+
+    folder: Path
+    stack: str
+    upstream_port: int
+    http_port: int
+    https_port: int
+    ping_port: int
+    host: str | None = None
+    dashboard_port: int | None = None
+    acme_email: str | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    @property
+    def https(self) -> bool:
+        """Whether there is a certificate worth redirecting to."""
+        return self.acme_email is not None or self.cert_file is not None
+
+    @property
+    def static_file(self) -> Path:
+        """What Traefik is started with."""
+        return self.folder / "traefik.yml"
+
+    @property
+    def dynamic_folder(self) -> Path:
+        """The folder Traefik watches; routes of the user's own go here."""
+        return self.folder / "dynamic"
+
+    @property
+    def acme_file(self) -> Path:
+        """Certificates and account key; outside the watched folder, which Traefik would try to read whole."""
+        return self.folder / "acme" / "acme.json"
+
+
+def write(options: TraefikOptions) -> list[Generated]:
+    """Folders first, then every file; gives what became of each. Raises ConfigurationError for unusable values."""
+    _check_certificate(options)
+    texts = {
+        options.static_file: static_text(options),
+        options.dynamic_folder / "middlewares.yml": middlewares_text(options),
+        options.dynamic_folder / f"{options.stack}.yml": routes_text(options),
+    }
+    make_folder(options.folder, mode=0o755)
+    make_folder(options.dynamic_folder, mode=0o755)
+    if options.acme_email is not None:
+        _make_acme_file(options.acme_file)
+    return [write_generated(path, text) for path, text in texts.items()]
+
+
+def static_text(options: TraefikOptions) -> str:
+    """Entry points and providers; a change here needs a restart of Traefik."""
+    lines = [
+        "global:",
+        "  checkNewVersion: false",
+        "  sendAnonymousUsage: false",
+        "log:",
+        "  level: WARN",
+        "entryPoints:",
+        "  web:",
+        f"    address: {_quoted(f':{options.http_port}')}",
+        "  websecure:",
+        f"    address: {_quoted(f':{options.https_port}')}",
+        "  ping:",
+        f"    address: {_quoted(f'127.0.0.1:{options.ping_port}')}",
+    ]
+    if options.dashboard_port is not None:
+        lines += ["  traefik:", f"    address: {_quoted(f'127.0.0.1:{options.dashboard_port}')}"]
+        # `insecure` only means: on the entry point `traefik`, which is loopback's.
+        lines += ["api:", "  dashboard: true", "  insecure: true"]
+    lines += [
+        "ping:",
+        "  entryPoint: ping",
+        "providers:",
+        "  providersThrottleDuration: 100ms",
+        "  file:",
+        f"    directory: {_quoted(str(options.dynamic_folder))}",
+        "    watch: true",
+    ]
+    if options.acme_email is not None:
+        lines += [
+            "certificatesResolvers:",
+            "  letsencrypt:",
+            "    acme:",
+            f"      email: {_quoted(options.acme_email)}",
+            f"      storage: {_quoted(str(options.acme_file))}",
+            "      httpChallenge:",
+            "        entryPoint: web",
+        ]
+    return _joined(lines)
+
+
+def routes_text(options: TraefikOptions) -> str:
+    """The routes to the app: plain and TLS; with a certificate the plain one only redirects.
+
+    Without one the TLS route still answers, with the certificate Traefik makes up.
+    """
+    stack = options.stack
+    plain = "redirect-to-https" if options.https else "security-headers"
+    rule = f"      rule: {_quoted(rule_of(options.host))}"
+    lines = ["http:", "  routers:"]
+    for name, entry_point, middleware in (
+        (f"{stack}-web", "web", plain),
+        (f"{stack}-websecure", "websecure", "security-headers"),
+    ):
+        lines += [f"    {_quoted(name)}:", rule, "      entryPoints:", f"        - {entry_point}"]
+        lines += ["      middlewares:", f"        - {middleware}", f"      service: {_quoted(stack)}"]
+    lines += ["      tls:", "        certResolver: letsencrypt"] if options.acme_email else ["      tls: {}"]
+    lines += [
+        "  services:",
+        f"    {_quoted(stack)}:",
+        "      loadBalancer:",
+        "        passHostHeader: true",
+        "        servers:",
+        f"          - url: {_quoted(f'http://127.0.0.1:{options.upstream_port}')}",
+    ]
+    return _joined(lines + _certificate_lines(options))
+
+
+def _certificate_lines(options: TraefikOptions) -> list[str]:
+    """The user's own certificate, also for clients that name no host, or another one."""
+    if options.cert_file is None:
+        return []
+    cert, key = _quoted(str(options.cert_file)), _quoted(str(options.key_file))
+    return [
+        "tls:",
+        "  certificates:",
+        f"    - certFile: {cert}",
+        f"      keyFile: {key}",
+        "  stores:",
+        "    default:",
+        "      defaultCertificate:",
+        f"        certFile: {cert}",
+        f"        keyFile: {key}",
+    ]
+
+
+def middlewares_text(options: TraefikOptions) -> str:
+    """Middlewares by the names that routes of the user's own rely on."""
+    lines = [
+        "http:",
+        "  middlewares:",
+        "    redirect-to-https:",
+        "      redirectScheme:",
+        "        scheme: https",
+        # Browsers keep a permanent redirect for good; on a stand-in port that would outlive the port.
+        f"        permanent: {'true' if options.https_port == 443 else 'false'}",
+        *([] if options.https_port == 443 else [f"        port: {_quoted(str(options.https_port))}"]),
+        "    security-headers:",
+        "      headers:",
+        "        contentTypeNosniff: true",
+        "        customFrameOptionsValue: SAMEORIGIN",
+        "        referrerPolicy: strict-origin-when-cross-origin",
+    ]
+    if options.https:
+        lines.append(f"        stsSeconds: {_YEAR_SECONDS}")
+    return _joined(lines)
+
+
+def rule_of(host: str | None) -> str:
+    """The router's rule. Raises ConfigurationError for a host that is none: it stands between backticks in a rule."""
+    if host is None:
+        return "PathPrefix(`/`)"
+    if len(host) > _MAX_HOST or not _HOST.fullmatch(host):
+        raise ConfigurationError(
+            f"cannot route to {variable('app_host')} {host!r}: not a host name; give the name alone, without scheme, "
+            f"port or path, and international names in their xn-- form"
+        )
+    return f"Host(`{host}`)"
+
+
+def _quoted(value: str) -> str:
+    """A JSON string, which is a YAML one as well: nothing in it can end it."""
+    if any(ord(character) < 32 or 0x7F <= ord(character) <= 0x9F for character in value):
+        raise ConfigurationError(f"cannot write {value!r} into Traefik's files: it has control characters in it")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _joined(lines: list[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _check_certificate(options: TraefikOptions) -> None:
+    """Traefik itself would only log it and serve a made-up certificate."""
+    for field, path in (("tls_cert_file", options.cert_file), ("tls_key_file", options.key_file)):
+        if path is None:
+            continue
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read {variable(field)} {str(path)!r}: {error.strerror}; correct the path or its mode"
+            ) from error
+        if b"-----BEGIN " not in text:
+            raise ConfigurationError(f"cannot use {variable(field)} {str(path)!r}: it is not PEM; convert it first")
+
+
+def _make_acme_file(path: Path) -> None:
+    """Traefik leaves certificates out, with no more than a line in its log, unless the file is 0600."""
+    make_folder(path.parent, mode=0o700)
+    try:
+        if path.is_dir():
+            path.rmdir()
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot make {str(path)!r}, where certificates are kept: {error.strerror}; move away what is there"
+        ) from error

@@ -1,0 +1,105 @@
+"""Opens the state and runtime folders: who we are on this machine, and what an earlier run left. Wiring."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from supervisor.core.errors import ConfigurationError, SupervisorError
+from supervisor.core.settings import Settings
+from supervisor.process.leftovers import SpawnRecord
+from supervisor.process.reaper import SpawnLog
+from supervisor.store.files import StateLock, make_folder
+from supervisor.store.records import Install, InstallFile, SpawnFolder
+from supervisor.store.secrets import SecretFolder
+
+_MAX_SOCKET_PATH = 107
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are kept."""
+
+    state: Path
+    runtime: Path
+    socket: Path
+
+    @classmethod
+    def of(cls, settings: Settings, environ: dict[str, str]) -> Paths:
+        """Resolve the folders from the settings, the user and XDG."""
+        root = os.geteuid() == 0
+        home = Path(environ.get("HOME") or "/tmp")  # noqa: S108
+        state_home = Path(environ.get("XDG_STATE_HOME") or home / ".local/state")
+        state = settings.state_dir or (Path("/var/lib/supervisor") if root else state_home / "supervisor")
+        runtime_home = environ.get("XDG_RUNTIME_DIR")
+        if settings.runtime_dir is not None:
+            runtime = settings.runtime_dir
+        elif root:
+            runtime = Path("/run/supervisor")
+        else:
+            runtime = Path(runtime_home) / "supervisor" if runtime_home else state / "run"
+        state, runtime = state.absolute(), runtime.absolute()
+        return cls(state, runtime, (settings.socket or runtime / "control.sock").absolute())
+
+
+class SpawnRecords(SpawnLog):
+    """Writes spawns down in a folder; see `SpawnRecord`."""
+
+    def __init__(self, folder: SpawnFolder) -> None:
+        self._folder = folder
+
+    def spawned(self, record: SpawnRecord) -> None:
+        """Write it."""
+        self._folder.write(record.pid, asdict(record))
+
+    def reaped(self, pid: int) -> None:
+        """Forget it."""
+        self._folder.remove(pid)
+
+    def earlier(self) -> list[SpawnRecord]:
+        """What an earlier supervisor wrote."""
+        records: list[SpawnRecord] = []
+        for values in self._folder.read():
+            try:
+                records.append(SpawnRecord(**values))  # type: ignore[arg-type]
+            except TypeError:
+                continue
+        return records
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._folder.clear()
+
+
+class State:
+    """The opened state folder, locked for us until the process ends. Raises our errors, naming folder and mend."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        if len(str(paths.socket).encode()) > _MAX_SOCKET_PATH:
+            raise ConfigurationError(
+                f"cannot use socket {str(paths.socket)!r}: its path has more than {_MAX_SOCKET_PATH} bytes; "
+                f"set SUPERVISOR_SOCKET or SUPERVISOR_RUNTIME_DIR to a shorter one"
+            )
+        make_folder(paths.state, mode=0o711)
+        make_folder(paths.runtime, mode=0o711)
+        self._lock = StateLock(paths.state / "lock")
+        try:
+            self._lock.take()
+            self._install_file = InstallFile(paths.state / "install.json")
+        except OSError as error:
+            raise SupervisorError(f"cannot use state folder {str(paths.state)!r}: {error.strerror}") from error
+        make_folder(paths.state / "secrets", mode=0o700)
+        make_folder(paths.state / "spawned", mode=0o700)
+        self.secrets = SecretFolder(paths.state / "secrets")
+        self.spawned = SpawnRecords(SpawnFolder(paths.state / "spawned"))
+
+    @property
+    def install(self) -> Install:
+        """The install's record."""
+        return self._install_file.install
+
+    def save(self) -> None:
+        """Write the install's record."""
+        self._install_file.save()

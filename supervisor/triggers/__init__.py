@@ -1,0 +1,1 @@
+"""What asks the controller for something: signals, the trigger file, the control API."""

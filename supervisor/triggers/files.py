@@ -1,0 +1,93 @@
+"""The trigger file: touching it asks for a reload. The first touch counts at once, the rest share what is pending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskStatus
+
+POLL_SECONDS = 1.0
+_STEP_MILLISECONDS = 50
+_DEBOUNCE_MILLISECONDS = 100
+_FOLDER_RETRY_SECONDS = 2.0
+
+Stamp = tuple[int, int, int] | None
+
+
+def stamp(path: Path) -> Stamp:
+    """What tells one touch from the next: (mtime in ns, inode, size); None while the file is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def touched(before: Stamp, after: Stamp) -> bool:
+    """Whether the file was touched between two stamps; its removal is no touch."""
+    return after is not None and after != before
+
+
+class TriggerFile:
+    """Watches `path`; calls `on_touch` for each touch seen. The file is never removed; one there at the start is seen.
+
+    `seen` is its stamp (see `stamp`) when the supervisor started. Its folder is watched, as editors and `mv` replace files; where inotify is missing or a bind mount loses events,
+    a comparison each second finds the touch too.
+    """
+
+    def __init__(
+        self, path: Path, on_touch: Callable[[], None], *, seen: Stamp, poll_seconds: float = POLL_SECONDS
+    ) -> None:
+        self._path = path
+        self._on_touch = on_touch
+        self._poll_seconds = poll_seconds
+        self._seen = seen
+        self.watching = "nothing yet"
+
+    def look(self) -> None:
+        """Compare now, and report a touch."""
+        now = stamp(self._path)
+        if touched(self._seen, now):
+            self._seen = now
+            self._on_touch()
+        elif now is None:
+            self._seen = None
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Watch until cancelled; ready at once."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._poll)
+            group.start_soon(self._watch)
+            task_status.started()
+
+    async def _poll(self) -> None:
+        while True:
+            await anyio.sleep(self._poll_seconds)
+            self.look()
+
+    async def _watch(self) -> None:
+        from watchfiles import awatch
+
+        while True:
+            folder = self._path.parent
+            if folder.is_dir():
+                self.look()
+                try:
+                    changes = awatch(
+                        folder,
+                        watch_filter=lambda _, path: Path(path).name == self._path.name,
+                        step=_STEP_MILLISECONDS,
+                        debounce=_DEBOUNCE_MILLISECONDS,
+                        rust_timeout=60_000,
+                        recursive=False,
+                        yield_on_timeout=False,
+                    )
+                    self.watching = "inotify"
+                    async for _ in changes:
+                        self.look()
+                except (OSError, RuntimeError):
+                    # No watches left, or none on this file system: the comparison each second goes on alone.
+                    self.watching = "polling"
+            await anyio.sleep(_FOLDER_RETRY_SECONDS)

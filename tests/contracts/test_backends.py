@@ -1,0 +1,132 @@
+"""What every backend promises: the child process on real processes, and the fake that faster tests use."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+import pytest
+
+from supervisor.core.errors import ConfigurationError
+from supervisor.probe.verdict import good
+from supervisor.process.child import Command
+from supervisor.process.output import Ring
+from supervisor.process.reaper import Reaper
+from supervisor.services.backend import Backend, ChildBackend
+from tests.services.fakes import FakeBackend
+
+pytestmark = pytest.mark.anyio
+
+SPEAKS = "import sys,time; print('up', flush=True); time.sleep(60)"
+ENDS = "raise SystemExit(3)"
+STUBBORN = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+def command(code: str) -> Command:
+    return Command(name="thing", argv=[sys.executable, "-S", "-c", code], env={})
+
+
+@asynccontextmanager
+async def child(code: str) -> AsyncIterator[Backend]:
+    reaper = Reaper()
+
+    async def prepare() -> Command:
+        return command(code)
+
+    async with anyio.create_task_group() as group:
+        await group.start(reaper.run)
+        yield ChildBackend("thing", prepare, reaper=reaper, ring=Ring("thing"))
+        await reaper.end_all()
+        group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def fake(code: str) -> AsyncIterator[Backend]:
+    backend = FakeBackend()
+    backend.says = "up" if "up" in code else ""
+    backend.ends_with = 3 if code == ENDS else None
+    backend.ignores_stop = code == STUBBORN
+    yield backend
+
+
+Make = Callable[[str], AbstractAsyncContextManager[Backend]]
+
+
+@pytest.fixture(params=[child, fake], ids=["child process", "fake"])
+def make(request: pytest.FixtureRequest) -> Make:
+    made: Make = request.param
+    return made
+
+
+async def test_nothing_runs_before_the_start(make: Make) -> None:
+    async with make(SPEAKS) as backend:
+        assert backend.incarnation is None
+        assert backend.pid is None
+        await backend.stop(1)
+
+
+async def test_it_runs_after_the_start_and_its_output_is_a_sign(make: Make) -> None:
+    async with make(SPEAKS) as backend:
+        with anyio.fail_after(10):
+            await backend.start()
+            assert backend.incarnation
+            assert backend.pid
+            while not backend.ring.tail(1):
+                await backend.wait_sign()
+        assert backend.ring.tail(1)[0].text == "up"
+        await backend.stop(5)
+
+
+async def test_its_end_is_told_with_its_status(make: Make) -> None:
+    async with make(ENDS) as backend:
+        with anyio.fail_after(10):
+            await backend.start()
+            end = await backend.wait_end()
+        assert end.code == 3
+        assert backend.incarnation is None
+
+
+async def test_each_start_is_another_incarnation(make: Make) -> None:
+    async with make(SPEAKS) as backend:
+        with anyio.fail_after(10):
+            await backend.start()
+            first = backend.incarnation
+            await backend.stop(5)
+            assert backend.incarnation is None
+            await backend.start()
+            assert backend.incarnation not in (None, first)
+            await backend.stop(5)
+
+
+async def test_a_stop_takes_a_stubborn_one_by_force_after_its_grace(make: Make) -> None:
+    async with make(STUBBORN) as backend:
+        with anyio.fail_after(10):
+            await backend.start()
+            while not backend.ring.tail(1):
+                await backend.wait_sign()
+            await backend.stop(0.2)
+        assert backend.incarnation is None
+        assert (await backend.wait_end()).signal == 9
+
+
+async def test_an_answer_is_not_ours_once_it_ended(make: Make) -> None:
+    async with make(ENDS) as backend:
+        with anyio.fail_after(10):
+            await backend.start()
+            await backend.wait_end()
+        assert backend.disowns(good(), None)
+
+
+async def test_a_program_that_is_not_there_is_a_configuration_error() -> None:
+    reaper = Reaper()
+
+    async def prepare() -> Command:
+        return Command(name="thing", argv=["/no/such/program"], env={})
+
+    async with anyio.create_task_group() as group:
+        await group.start(reaper.run)
+        with pytest.raises(ConfigurationError, match="no program '/no/such/program'"):
+            await ChildBackend("thing", prepare, reaper=reaper, ring=Ring("thing")).start()
+        group.cancel_scope.cancel()
