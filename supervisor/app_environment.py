@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
@@ -29,13 +28,13 @@ class AppEnvironment:
         redis_url: Secret | None,
     ) -> None:
         self._settings = settings
-        self._base = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
-        self._base["PORT"] = str(settings.port)
-        self._base["SUPERVISOR_DOCKER_MODE"] = mode
+        self.base = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+        self.base["PORT"] = str(settings.port)
+        self.base["SUPERVISOR_DOCKER_MODE"] = mode
         if database_url is not None:
-            self._base["DATABASE_URL"] = database_url.reveal()
+            self.base["DATABASE_URL"] = database_url.reveal()
         if redis_url is not None:
-            self._base["REDIS_URL"] = redis_url.reveal()
+            self.base["REDIS_URL"] = redis_url.reveal()
 
     def check(self) -> None:
         """Raises ConfigurationError where the app cannot even be tried."""
@@ -54,7 +53,7 @@ class AppEnvironment:
         return Command(
             name="app",
             argv=argv,
-            env={**self._base, "SUPERVISOR_GENERATION": str(generation)},
+            env={**self.base, "SUPERVISOR_GENERATION": str(generation)},
             cwd=str(self._settings.app_dir),
             stop_signal=signal.Signals[f"SIG{self._settings.app_stop_signal}"],
         )
@@ -64,8 +63,4 @@ class AppEnvironment:
         argv = parse_command(command) if isinstance(command, str) else command
         if not isinstance(argv, tuple):
             raise ConfigurationError(f"cannot run {name}: its command is empty")
-        return Command(name=name, argv=argv, env=self._base, cwd=str(self._settings.app_dir))
-
-    def service(self, name: str, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path | None) -> Command:
-        """A service of the user's own."""
-        return Command(name=name, argv=argv, env={**self._base, **env}, cwd=str(cwd or self._settings.app_dir))
+        return Command(name=name, argv=argv, env=self.base, cwd=str(self._settings.app_dir))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 
@@ -148,7 +149,7 @@ class Boot:
         async with anyio.create_task_group() as group:
             for name, route in self._parts.routes.items():
                 app = self._parts.apps[name]
-                group.start_soon(lambda r=route, a=app: r.watch(interval_seconds=interval, while_serving=a.serves))
+                group.start_soon(partial(route.watch, interval_seconds=interval, while_serving=app.serves))
 
     async def after(self) -> None:
         """Post-start hooks in parallel, then the boot notification; nothing of it can fail the boot."""

@@ -105,7 +105,12 @@ class Catalog:
             from supervisor.services.embedded.traefik import EmbeddedTraefik
 
             self.traefik = EmbeddedTraefik(
-                settings, state_dir=state_dir, ports=ports, environ=self._environ, on_generated=self._generated
+                settings,
+                state_dir=state_dir,
+                upstream_port=settings.port,
+                ports=ports,
+                environ=self._environ,
+                report=self._generated,
             )
             self._specs.append((self.traefik.spec(), self.traefik.prepare))
 
@@ -116,10 +121,9 @@ class Catalog:
         lines = [line.text for line in ring.since(before)][-20:]
         return status, "\n".join(lines) or last
 
-    def _generated(self, files: list[Generated]) -> None:
-        for file in files:
-            if file.result is Written.KEPT:
-                self._publish(FileKept(path=str(file.path), difference=file.difference))
+    def _generated(self, file: Generated) -> None:
+        if file.result is Written.KEPT:
+            self._publish(FileKept(path=str(file.path), difference=file.difference))
 
     def fill(self, orchestrator: ServiceOrchestrator, environment: AppEnvironment, restart: RestartPolicy) -> None:
         """Hand every service to the orchestrator, with the restart policy of the settings."""
@@ -128,10 +132,16 @@ class Catalog:
         for spec, prepare in self._specs:
             self._add(orchestrator, replace(spec, restart=restart), prepare)
         if self._settings.user_services:
-            from supervisor.services.user import user_service
+            from supervisor.services.user import user_spec
 
             for name, wanted in self._settings.user_services.items():
-                spec, prepare = user_service(name, wanted, environment.service, self._run_check)
+                spec, prepare = user_spec(
+                    name,
+                    wanted,
+                    app_dir=self._settings.app_dir,
+                    environ=environment.base,
+                    run=self._run_check,
+                )
                 self._add(orchestrator, spec, prepare)
 
     def _add(self, orchestrator: ServiceOrchestrator, spec: ServiceSpec, prepare: Prepare) -> None:
@@ -148,7 +158,7 @@ class Catalog:
     @property
     def web_port(self) -> int | None:
         """Traefik's web entry point; None without Traefik."""
-        return self.traefik.web_port if self.traefik is not None else None
+        return self.traefik.entry_ports.http if self.traefik is not None else None
 
     def addresses(self) -> dict[str, str]:
         """Where the proxy answers."""
@@ -156,6 +166,6 @@ class Catalog:
             return {}
         host = self._settings.app_host or "127.0.0.1"
         return {
-            "through Traefik": f"http://{host}:{self.traefik.web_port}",
-            "through Traefik, https": f"https://{host}:{self.traefik.https_port}",
+            "through Traefik": f"http://{host}:{self.traefik.entry_ports.http}",
+            "through Traefik, https": f"https://{host}:{self.traefik.entry_ports.https}",
         }

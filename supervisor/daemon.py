@@ -166,7 +166,7 @@ class Daemon:
             submit=self._controller.submit,
             events=self._events,
             logs=self._rings,
-            owner_uid=os.geteuid(),
+            redact=self._sink.redactor.value,
         )
 
     async def _boot_then_serve(self) -> None:

@@ -14,21 +14,18 @@ from supervisor.core.errors import ConfigurationError, SupervisorError
 from supervisor.core.events import Publish
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
-from supervisor.migrations.command import CommandMigrations
+from supervisor.migrations.command import CommandMigrations, SpawnedRun
+from supervisor.migrations.folder import open_folder
 from supervisor.migrations.model import Migrations
-from supervisor.migrations.sql_folder import open_folder
-from supervisor.process.child import Command
 from supervisor.process.output import OnLine, Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartMode, RestartPolicy
-from supervisor.services.backend import run_to_end
 from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.services.runner import Watching
 from supervisor.state import State
 from supervisor.triggers.files import stamp
 
 APP = "app"
-_COMMAND_CHECK_SECONDS = 10.0
 
 
 class Rings:
@@ -152,7 +149,11 @@ class Parts:
         settings, dsn = self.settings, self.catalog.database_url
         if settings.migrate_command is not None:
             return CommandMigrations(
-                partial(self._run_migration, settings.migrate_command),
+                SpawnedRun(
+                    self.reaper,
+                    partial(self.environment.one_shot, "migrate", settings.migrate_command),
+                    self.rings.ring("migrate"),
+                ),
                 dsn,
                 lock_name=settings.stack,
                 deadline_seconds=settings.migrate_seconds,
@@ -166,10 +167,6 @@ class Parts:
             )
         folder = settings.app_dir / settings.migrate_dir
         return open_folder(folder, dsn, lock_name=settings.stack, deadline_seconds=settings.migrate_seconds)
-
-    async def _run_migration(self, argv: tuple[str, ...], limit_seconds: float) -> tuple[int, str]:
-        command: Command = self.environment.one_shot("migrate", argv)
-        return await run_to_end(self.reaper, command, self.rings.ring("migrate"), limit_seconds=limit_seconds)
 
     def _routes(self) -> dict[str, Route]:
         port = self.catalog.web_port

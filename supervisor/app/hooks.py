@@ -99,7 +99,7 @@ async def _notify_with_retries(url: Secret, body: dict[str, object], limit_secon
         retry=retry_if_exception_type(OSError),
     )
     try:
-        status = await retrying(partial(_post_or_raise, url.reveal(), body, limit_seconds))
+        status: int = await retrying(partial(_post_or_raise, url.reveal(), body, limit_seconds))
     except RetryError as error:
         cause = error.last_attempt.exception()
         return False, f"{cause} ({_NOTIFY_TRIES} tries)"

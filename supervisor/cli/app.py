@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import queue
@@ -10,13 +11,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.live import Live
 
 from supervisor import __version__
 from supervisor.cli import render
-from supervisor.cli.client import ControlClient, find
+from supervisor.cli.client import ControlClient, RefusedError, find
 from supervisor.core.errors import ExitCode, SupervisorError, UnreachableError
 
 _REDRAW_SECONDS = 1.0
@@ -182,16 +184,17 @@ def _ask_named(verb: str, name: str, socket: str | None, *, as_json: bool) -> No
     kind = "apps" if any(row["app"] == name for row in document["apps"]) else "services"
     known = [row["app"] for row in document["apps"]] + [row["service"] for row in document["services"]]
     if name not in known:
-        _fail(
-            f"cannot {verb} {name!r}: no such app or service; known: {', '.join(known) or 'none yet'}", ExitCode.USAGE
-        )
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        text = f"cannot {verb} {name!r}: no such app or service; {hint}known: {', '.join(known) or 'none yet'}"
+        _fail(text, ExitCode.USAGE)
     _ask(client, f"{verb} {name}", f"/v1/{kind}/{name}/{verb}", wait=True, as_json=as_json)
 
 
 def _ask(client: ControlClient, asked: str, resource: str, *, wait: bool, as_json: bool) -> None:
     answer = client.post(resource if wait else f"{resource}?wait=0")
     if "error" in answer.body:
-        _fail(answer.error, ExitCode.REJECTED)
+        raise RefusedError(answer)
     if as_json:
         print(json.dumps(answer.body, ensure_ascii=False))
     elif wait:
@@ -212,11 +215,9 @@ def logs(
 ) -> None:
     """Show the output of apps and services; of each the last MiB is kept."""
     client = _client(socket)
-    for line in _lines(client, f"/v1/logs?source={name}&n={count}&follow={int(follow)}"):
-        print(
-            json.dumps(line, ensure_ascii=False) if as_json else render.log_line(line, with_source=not name),
-            flush=follow,
-        )
+    for line in _lines(client, f"/v1/logs?source={quote(name)}&n={count}&follow={int(follow)}"):
+        text = json.dumps(line, ensure_ascii=False) if as_json else render.log_line(line, with_source=not name)
+        print(text, flush=follow)
 
 
 @app.command()

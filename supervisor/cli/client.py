@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.core.control_path import MAX_SOCKET_BYTES, candidates
-from supervisor.core.errors import PrivilegeError, SupervisorError, UnreachableError
+from supervisor.core.errors import ExitCode, PrivilegeError, SupervisorError, UnreachableError
 
 ANSWER_SECONDS = 5.0
 _ABSENT = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)
@@ -27,6 +27,14 @@ class Answer:
     def error(self) -> str:
         """The error text of a refusal."""
         return str(self.body.get("error") or self.body.get("reason") or f"HTTP status {self.status}")
+
+
+class RefusedError(SupervisorError):
+    """The supervisor answered, and said no; the text is its own."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.error)
+        self.exit_code = ExitCode.USAGE if answer.status in (400, 404, 405) else ExitCode.REJECTED
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -60,13 +68,13 @@ class ControlClient:
         return self._call("POST", resource, timeout_seconds)
 
     def lines(self, resource: str) -> Iterator[dict[str, Any]]:
-        """JSON lines as they come, to the end of the stream. Raises as `get` does, and SupervisorError on a refusal."""
+        """JSON lines as they come, to the end of the stream. Raises as `get` does, and RefusedError."""
         connection = _UnixConnection(self.path, None)
         try:
             connection.request("GET", resource)
             response = connection.getresponse()
             if response.status != 200:
-                raise SupervisorError(_answer(response).error)
+                raise RefusedError(_answer(response))
             for line in response:
                 yield json.loads(line)
         except (OSError, http.client.HTTPException) as error:
@@ -92,7 +100,7 @@ class ControlClient:
             )
         if isinstance(error, TimeoutError):
             return UnreachableError(
-                f"cannot {method} {resource}: no answer in time on {self.path!r}; is the supervisor's machine overloaded?"
+                f"cannot {method} {resource}: no answer in time on {self.path!r}; is this machine overloaded?"
             )
         if isinstance(error, http.client.HTTPException | ConnectionError):
             return UnreachableError(

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 
 from supervisor.core.control_path import candidates
 
@@ -58,11 +59,13 @@ def _socket_argument(argv: "list[str]") -> "str | None":
 def _ask(path: str) -> bytes:
     """The whole answer, headers included; raises OSError (TimeoutError past the limit) when there is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        until = time.monotonic() + LIMIT_SECONDS
         connection.settimeout(LIMIT_SECONDS)
         connection.connect(path)
         connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: supervisor\r\nConnection: close\r\n\r\n")
         answer = b""
         while len(answer) < _MAX_ANSWER_BYTES:
+            connection.settimeout(max(0.001, until - time.monotonic()))
             part = connection.recv(65536)
             if not part:
                 break

@@ -14,6 +14,7 @@ from supervisor.core.settings import Loaded
 
 CONFIG_VARIABLE = "SUPERVISOR_CONFIG"
 SYSTEM_CONFIG = Path("/etc/supervisor/supervisor.toml")
+_IMAGE_APP_DIR = Path("/app")
 _MAX_SECRET_BYTES = 64 * 1024
 
 
@@ -28,6 +29,7 @@ def load(
     environ = os.environ if environ is None else environ
     path = find_config(arguments, config, environ)
     toml = read_toml(path) if path is not None else {}
+    toml.setdefault("app_dir", str(default_app_dir(path, config)))
     if path is not None:
         _resolve_app_dir(toml, path.parent)
     return model.build(
@@ -51,6 +53,13 @@ def find_config(arguments: Mapping[str, Any], config: Path | None, environ: Mapp
         if candidate.is_file():
             return candidate.absolute()
     return None
+
+
+def default_app_dir(path: Path | None, config: Path | None) -> Path:
+    """Where the app is when nobody says: beside the file named by --config, else /app, else the working folder."""
+    if path is not None and config is not None:
+        return path.parent
+    return _IMAGE_APP_DIR if _IMAGE_APP_DIR.is_dir() else Path.cwd()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -146,7 +146,11 @@ class Settings(BaseSettings):
         description="the app; a string with shell signs runs under sh -c",
         json_schema_extra={"aliases": "APP_COMMAND"},
     )
-    app_dir: Path = Field(Path("/app"), description="the app's folder", json_schema_extra={"aliases": "APP_DIR"})
+    app_dir: Path = Field(
+        Path("/app"),
+        description="the app's folder; default: that of the file in --config, else /app, else the working folder",
+        json_schema_extra={"aliases": "APP_DIR"},
+    )
     app_host: str | None = Field(
         None, description="host name Traefik routes to the app; default: any", json_schema_extra={"aliases": "APP_HOST"}
     )

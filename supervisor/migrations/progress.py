@@ -133,7 +133,8 @@ def unfinished_advice(app: str, file: str) -> str:
 
 def row_statement(app: str, file: str, change: str = "") -> str:
     """The statement people are told to run on a file's ledger row: an UPDATE that makes `change`, or a DELETE."""
-    verb = f"UPDATE supervisor.migrations SET {change}" if change else "DELETE FROM supervisor.migrations"
+    table = "supervisor.migrations"
+    verb = f"UPDATE {table} SET {change}" if change else f"DELETE FROM {table}"  # noqa: S608 (for people to read)
     return f"`{verb} WHERE (app, name) = ('{app}', '{file}')`"
 
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import anyio
@@ -19,7 +19,7 @@ from supervisor.migrations.progress import Progress, explain_deadline, explain_f
 from supervisor.probe.postgres import is_loopback
 from supervisor.probe.tcp import explain_connect_error
 
-Session = asyncpg.Connection[Any]
+Session: TypeAlias = "asyncpg.Connection[Any]"
 
 _CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from supervisor.core.secret import Secret
 
@@ -27,8 +27,10 @@ class Redactor:
         self._pattern: re.Pattern[str] | None = None
 
     def register_secret(self, value: str | Secret) -> None:
-        """From now on mask `value`, also where it stands percent-encoded in a URL."""
+        """From now on mask `value`, and, where it is a URL, the password in it; also percent-encoded."""
         text = value.reveal() if isinstance(value, Secret) else value
+        if "://" in text and (password := _password(text)):
+            self.register_secret(unquote(password))
         if len(text) < _LEAST_LENGTH or (text.isalpha() and len(text) < _LEAST_WORD_LENGTH):
             return
         self._secrets |= {text, quote(text, safe="")}
@@ -53,3 +55,10 @@ class Redactor:
         if isinstance(value, list | tuple):
             return [self.value(item) for item in value]
         return value
+
+
+def _password(url: str) -> str:
+    try:
+        return urlsplit(url).password or ""
+    except ValueError:
+        return ""

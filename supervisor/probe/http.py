@@ -106,24 +106,24 @@ async def _connect(target: Target) -> ByteStream:
 
 async def _read_status(connection: h11.Connection, stream: ByteStream) -> int:
     """The status, once the body has ended or 64 KiB of it were read: an app is not left writing into nowhere."""
+    connection.receive_data(await stream.receive())
     status = 0
     read = 0
     while read < MAX_BODY_BYTES:
         match connection.next_event():
             case h11.NEED_DATA:
-                connection.receive_data(await _receive(stream))
+                connection.receive_data(await _receive_or_end(stream))
             case h11.Response(status_code=code):
                 status = code
             case h11.Data(data=data):
                 read += len(data)
             case h11.EndOfMessage() | h11.ConnectionClosed() | h11.PAUSED:
                 break
-    if not status:
-        raise anyio.EndOfStream
     return status
 
 
-async def _receive(stream: ByteStream) -> bytes:
+async def _receive_or_end(stream: ByteStream) -> bytes:
+    """The next bytes; empty at the end, which h11 judges: a body without a length ends that way."""
     try:
         return await stream.receive()
     except anyio.EndOfStream:

@@ -12,6 +12,7 @@ POLL_SECONDS = 1.0
 _STEP_MILLISECONDS = 50
 _DEBOUNCE_MILLISECONDS = 100
 _FOLDER_RETRY_SECONDS = 2.0
+_THREAD_MILLISECONDS = 60_000  # how long its thread waits before it asks Python again; the stop event ends it sooner
 
 Stamp = tuple[int, int, int] | None
 
@@ -68,26 +69,41 @@ class TriggerFile:
             self.look()
 
     async def _watch(self) -> None:
-        from watchfiles import awatch
-
         while True:
             folder = self._path.parent
             if folder.is_dir():
                 self.look()
                 try:
-                    changes = awatch(
-                        folder,
-                        watch_filter=lambda _, path: Path(path).name == self._path.name,
-                        step=_STEP_MILLISECONDS,
-                        debounce=_DEBOUNCE_MILLISECONDS,
-                        rust_timeout=60_000,
-                        recursive=False,
-                        yield_on_timeout=False,
-                    )
-                    self.watching = "inotify"
-                    async for _ in changes:
-                        self.look()
+                    await self._watch_folder(folder)
                 except (OSError, RuntimeError):
                     # No watches left, or none on this file system: the comparison each second goes on alone.
                     self.watching = "polling"
             await anyio.sleep(_FOLDER_RETRY_SECONDS)
+
+    async def _watch_folder(self, folder: Path) -> None:
+        """Until the watch breaks. watchfiles waits for its thread when cancelled, so the thread is told to end first."""
+        from watchfiles import awatch
+
+        stop = anyio.Event()
+        async with anyio.create_task_group() as group:
+
+            async def end_the_thread() -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    stop.set()
+
+            group.start_soon(end_the_thread)
+            changes = awatch(
+                folder,
+                watch_filter=lambda _, path: Path(path).name == self._path.name,
+                step=_STEP_MILLISECONDS,
+                debounce=_DEBOUNCE_MILLISECONDS,
+                rust_timeout=_THREAD_MILLISECONDS,
+                recursive=False,
+                stop_event=stop,
+            )
+            self.watching = "inotify"
+            async for _ in changes:
+                self.look()
+            group.cancel_scope.cancel()

@@ -18,7 +18,7 @@ from supervisor.core.errors import ConfigurationError, PrivilegeError
 from supervisor.core.secret import Secret
 from supervisor.probe.verdict import Answer
 from supervisor.process.child import Child, Command, Identity
-from supervisor.services.embedded import postgres as module
+from supervisor.services.embedded.access import POSTGRES_UID
 from supervisor.services.embedded.cluster import owner_sql, require_usable_name
 from supervisor.services.embedded.postgres import EmbeddedPostgres, data_major, drop_stale_pid_file
 from tests.services.embedded_rig import Rig, answered, open_rig, text_of
@@ -101,18 +101,18 @@ async def test_data_belongs_to_the_user_the_server_runs_as() -> None:
 async def test_reserved_uid_without_an_account_works() -> None:
     async with open_rig() as rig:
         postgres = rig.postgres()
-        postgres.identity = Identity(module.POSTGRES_UID, module.POSTGRES_UID)
+        postgres.identity = Identity(POSTGRES_UID, POSTGRES_UID)
         child = await start(rig, postgres)
-        assert Path(f"/proc/{child.pid}").stat().st_uid == module.POSTGRES_UID
+        assert Path(f"/proc/{child.pid}").stat().st_uid == POSTGRES_UID
         owners = {path.lstat().st_uid for path in postgres.data.rglob("*")}
-        assert owners == {module.POSTGRES_UID}
+        assert owners == {POSTGRES_UID}
 
 
 @needs_root
 async def test_data_of_another_uid_is_taken_over() -> None:
     async with open_rig() as rig:
         postgres = rig.postgres()
-        postgres.identity = Identity(module.POSTGRES_UID, module.POSTGRES_UID)
+        postgres.identity = Identity(POSTGRES_UID, POSTGRES_UID)
         await postgres.prepare()
         other = rig.postgres()
         assert other.identity != postgres.identity

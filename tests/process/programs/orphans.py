@@ -1,7 +1,11 @@
-"""`orphans.py COUNT`: leaves COUNT orphans that end all at once, and says `left` when all of them are on their own."""
+"""`orphans.py COUNT [count]`: leaves COUNT orphans that end all at once, and says `left` when all are on their own.
+
+With `count` it then waits until all are dead and says how many of them nobody reaped within 2 s.
+"""
 
 import os
 import sys
+import time
 
 BATCH = 500
 
@@ -21,6 +25,12 @@ def leave(count: int) -> None:
     os._exit(0)
 
 
+def orphans_of_pid_1() -> int:
+    """Processes whose parent is PID 1, ourselves aside, dead or alive."""
+    with open("/proc/1/task/1/children") as listing:
+        return len(set(listing.read().split()) - {str(os.getpid())})
+
+
 left = int(sys.argv[1])
 while left:
     batch = min(BATCH, left)
@@ -28,4 +38,7 @@ while left:
     left -= batch
 print("left", flush=True)
 if len(sys.argv) > 2:
-    sys.stdin.read()
+    end = time.monotonic() + 2
+    while (unreaped := orphans_of_pid_1()) and time.monotonic() < end:
+        time.sleep(0.01)
+    print(unreaped, "unreaped", flush=True)

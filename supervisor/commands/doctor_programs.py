@@ -1,0 +1,103 @@
+"""Preflight facts about programs: the servers' binaries, HAProxy, the engine, and Python packages that clash."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from supervisor.commands.fact import Fact, Grade
+from supervisor.core.errors import SupervisorError
+from supervisor.core.settings import Settings
+from supervisor.services.binaries import Blocked, find_postgres, find_redis, find_traefik, system_places
+from supervisor.services.embedded.access import POSTGRES_UID, REDIS_UID, blocked_path, identity_for
+
+_CLASHING = "supervisor"
+_ENGINE_SOCKET = "unix:///var/run/docker.sock"
+
+
+def examine(settings: Settings, environ: Mapping[str, str]) -> Iterator[Fact]:
+    """All of them."""
+    yield clash()
+    yield from _servers(settings, environ)
+    yield haproxy(environ)
+    yield engine(settings)
+
+
+def clash() -> Fact:
+    """The PyPI package `supervisor` (supervisord) has our import name: one would overwrite the other's files."""
+    try:
+        version = importlib.metadata.version(_CLASHING)
+    except importlib.metadata.PackageNotFoundError:
+        return Fact.ok("packages", "the PyPI package 'supervisor' is not installed beside this one")
+    return Fact.failed(
+        "packages",
+        f"the PyPI package 'supervisor' {version} is installed here too; both have the import name 'supervisor'",
+        "never both in one environment: pip uninstall supervisor container-supervisor, then install the one you want",
+    )
+
+
+def _servers(settings: Settings, environ: Mapping[str, str]) -> Iterator[Fact]:
+    places = system_places(environ.get("PATH", os.defpath))
+    finders: dict[str, Callable[[], str]] = {
+        "postgres": lambda: str(
+            find_postgres(settings.postgres_bin_dir, places=places, blocked=_blocked("postgres", POSTGRES_UID)).folder
+        ),
+        "redis": lambda: str(find_redis(settings.redis_binary, places=places, blocked=_blocked("redis", REDIS_UID))),
+        "traefik": lambda: str(find_traefik(settings.traefik_binary, places=places)),
+    }
+    external = {"postgres": settings.database_url, "redis": settings.redis_url}
+    for name in settings.services:
+        if external.get(name) is not None:
+            yield Fact.ok(name, "an external one is set; none is started")
+        else:
+            yield _server(name, finders[name], needed=settings.mode == "embedded")
+
+
+def _blocked(account: str, reserved_uid: int) -> Blocked:
+    """Whether the user a server runs as could read and enter what it needs, as `services.embedded` asks it."""
+    identity = identity_for(account, reserved_uid, our_uid=os.geteuid())
+    return partial(blocked_path, identity=identity, leaf_mode=stat.S_IROTH | stat.S_IXOTH)
+
+
+def _server(name: str, find: Callable[[], str], *, needed: bool) -> Fact:
+    """Missing programs stop embedded mode alone."""
+    try:
+        return Fact.ok(name, find())
+    except SupervisorError as error:
+        found, _, mend = str(error).partition("; ")
+        if needed:
+            return Fact.failed(name, found, mend)
+        return Fact(name, Grade.NOTE, f"{found} (needed in embedded mode only)", mend)
+
+
+def haproxy(environ: Mapping[str, str]) -> Fact:
+    """Without it, a reload is a stop and a start."""
+    found = shutil.which("haproxy", path=environ.get("PATH", os.defpath))
+    if found:
+        return Fact.ok("haproxy", found)
+    return Fact.note(
+        "haproxy", "not installed: a reload stops the app before it starts the new one", "apt install haproxy"
+    )
+
+
+def engine(settings: Settings) -> Fact:
+    """The Docker engine, which embedded mode does without."""
+    address = settings.docker_host or _ENGINE_SOCKET
+    if not address.startswith("unix://"):
+        return Fact.note("docker", f"engine at {address}, not asked here")
+    path = Path(address.removeprefix("unix://"))
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return Fact.note("docker", f"no engine on {path}: {error.strerror} (embedded mode needs none)")
+    if not stat.S_ISSOCK(mode):
+        return Fact.warning("docker", f"{path} is no socket", "mount the engine's socket there, or remove it")
+    if not os.access(path, os.R_OK | os.W_OK):
+        mend = f"add uid {os.geteuid()} to the group of that socket, or run as root"
+        return Fact.warning("docker", f"{path} is there, but not for uid {os.geteuid()}", mend)
+    return Fact.ok("docker", f"engine socket {path}")
