@@ -27,9 +27,23 @@ from supervisor.parts import Parts
 from supervisor.process.leftovers import end_leftovers, find_leftovers
 from supervisor.services.backend import run_to_end
 from supervisor.services.orchestrator import ServiceResult
+from supervisor.state import State
 
 _LEFTOVER_SECONDS = 10.0
 _ROUTE_SECONDS = 15.0
+
+
+async def end_earlier_processes(state: State, publish: Publish) -> None:
+    """End what an earlier supervisor of this install, killed, left running: it is ours, and in the way."""
+    leftovers = find_leftovers(state.spawned.earlier(), state.install.uuid)
+    for leftover in leftovers:
+        number = f"signal {int(leftover.stop_signal)}"
+        publish(LeftoverStopped(process=leftover.name, pid=leftover.process.pid, signal=number))
+    stuck = await end_leftovers(leftovers, grace_seconds=_LEFTOVER_SECONDS)
+    if stuck:
+        pids = ", ".join(f"{left.name} (pid {left.process.pid})" for left in stuck)
+        raise SupervisorError(f"cannot end processes of an earlier run: {pids}; end them and start again")
+    state.spawned.clear()
 
 
 class Boot:
@@ -42,8 +56,6 @@ class Boot:
 
     async def run(self) -> None:
         """From nothing to a proved stack. Raises our errors; cancelling leaves running services to the orderly stop."""
-        async with self._phase("leftovers"):
-            await self._end_leftovers()
         self._parts.orchestrator.launch()
         with plain_errors():
             await self._bring_up()
@@ -66,22 +78,6 @@ class Boot:
         started = time.monotonic()
         yield
         self._publish(PhaseFinished(phase=name, elapsed_seconds=round(time.monotonic() - started, 3)))
-
-    async def _end_leftovers(self) -> None:
-        """Processes of an earlier supervisor of this install that was killed: ours, and in the way."""
-        spawned = self._parts.state.spawned
-        leftovers = find_leftovers(spawned.earlier(), self._parts.state.install.uuid)
-        for leftover in leftovers:
-            self._publish(
-                LeftoverStopped(
-                    process=leftover.name, pid=leftover.process.pid, signal=f"signal {int(leftover.stop_signal)}"
-                )
-            )
-        stuck = await end_leftovers(leftovers, grace_seconds=_LEFTOVER_SECONDS)
-        if stuck:
-            pids = ", ".join(f"{left.name} (pid {left.process.pid})" for left in stuck)
-            raise SupervisorError(f"cannot end processes of an earlier run: {pids}; end them and start again")
-        spawned.clear()
 
     async def _wait_services(self, phase: str, names: list[str]) -> None:
         if not names:

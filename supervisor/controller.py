@@ -53,8 +53,12 @@ class Controller:
         assert turn.outcome is not None
         return turn.outcome
 
+    def request(self, request: Request) -> None:
+        """Ask, without interest in the outcome (it is published all the same)."""
+        self.post(request)
+
     def post(self, request: Request) -> _Turn:
-        """Ask without waiting."""
+        """Ask without waiting; the turn tells when it is done."""
         turn = self._join(request) or _Turn(request)
         if request.verb is Verb.RELOAD:
             self._publish(ReloadRequested(source=request.source, merged=turn in self._waiting))

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from supervisor import __version__
 from supervisor.app.app import App
-from supervisor.boot import Boot
+from supervisor.boot import Boot, end_earlier_processes
 from supervisor.controller import Controller
 from supervisor.core.errors import BootDeadlineError, ExitCode, SupervisorError
 from supervisor.core.events import Errored, EventBus, Notice, SupervisorStarted, Warned
@@ -27,9 +27,10 @@ from supervisor.observe.eventlog import EventLog
 from supervisor.observe.log import LogSink, capture_logging, wants_json
 from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
-from supervisor.parts import Parts, Rings
+from supervisor.parts import Parts, Rings, resolve_mode
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
+from supervisor.services.runner import ServiceRunner
 from supervisor.state import Paths, State
 from supervisor.triggers.control import ControlServer
 from supervisor.triggers.files import TriggerFile
@@ -94,18 +95,9 @@ class Daemon:
             entry_ignored=entry.ignored,
             spawn_log=self._state.spawned,
         )
-        self._parts = Parts(
-            self._settings,
-            dict(os.environ),
-            state=self._state,
-            reaper=self._reaper,
-            rings=self._rings,
-            publish=self._publish,
-            register_secret=sink.register_secret,
-            on_app_end=self._app_ended,
-            on_essential_failure=self._fail,
-        )
-        self._boot = Boot(self._parts, self._publish)
+        self._mode = resolve_mode(self._settings)
+        self._parts: Parts | None = None
+        self._boot: Boot | None = None
         self._controller = Controller(self._carry_out, self._publish)
         self._stop = anyio.Event()
         self._stop_signals = 0
@@ -120,7 +112,10 @@ class Daemon:
             await outer.start(SignalLoop(self._entry.latched, self._on_signal).run)
             self._announce()
             async with anyio.create_task_group() as parts:
-                await self._run_parts(parts)
+                async with anyio.create_task_group() as work:
+                    work.start_soon(self._live, parts)
+                    await self._stop.wait()
+                    work.cancel_scope.cancel()
                 await self._stop_in_order()
                 parts.cancel_scope.cancel()
             await self._reaper.end_all()
@@ -132,7 +127,7 @@ class Daemon:
 
     def _announce(self) -> None:
         self._publish(
-            SupervisorStarted(version=__version__, pid=os.getpid(), mode=self._parts.mode, reaping=self._reaping.value)
+            SupervisorStarted(version=__version__, pid=os.getpid(), mode=self._mode, reaping=self._reaping.value)
         )
         for warning in self._warnings:
             self._publish(Warned(message=warning))
@@ -144,20 +139,50 @@ class Daemon:
                 )
             )
 
-    async def _run_parts(self, parts: TaskGroup) -> None:
-        """Start the long-lived parts, then boot and serve until a stop is asked for or the boot fails."""
+    async def _live(self, parts: TaskGroup) -> None:
+        """Boot, then serve. Every failure ends in an orderly stop with its exit code."""
         try:
-            await parts.start(self._control().run)
-            await parts.start(self._parts.orchestrator.run)
-            for app in self._parts.apps.values():
-                await parts.start(app.run)
+            with anyio.fail_after(self._settings.boot_seconds):
+                await self._bring_up(parts)
+        except TimeoutError:
+            self._fail(BootDeadlineError(f"cannot finish the boot within {self._settings.boot_seconds:g} s"))
         except SupervisorError as error:
             self._fail(error)
-            return
-        async with anyio.create_task_group() as work:
-            work.start_soon(self._boot_then_serve)
-            await self._stop.wait()
-            work.cancel_scope.cancel()
+        except Exception:
+            self._fail(SupervisorError("internal error in the boot\n" + traceback.format_exc()))
+        else:
+            self._settle_memory()
+            await self._serve()
+
+    async def _bring_up(self, parts: TaskGroup) -> None:
+        """Start the long-lived parts in `parts`, where they outlive a cancelled boot until the orderly stop."""
+        await parts.start(self._control().run)
+        # Before anything is built: leftovers hold the ports that are chosen then.
+        await end_earlier_processes(self._state, self._publish)
+        made = self._build()
+        await parts.start(made.orchestrator.run)
+        for app in made.apps.values():
+            await parts.start(app.run)
+        await self._boot_of(made).run()
+
+    def _build(self) -> Parts:
+        self._parts = Parts(
+            self._settings,
+            dict(os.environ),
+            mode=self._mode,
+            state=self._state,
+            reaper=self._reaper,
+            rings=self._rings,
+            publish=self._publish,
+            register_secret=self._sink.register_secret,
+            on_app_end=self._app_ended,
+            on_essential_failure=self._fail,
+        )
+        return self._parts
+
+    def _boot_of(self, parts: Parts) -> Boot:
+        self._boot = Boot(parts, self._publish)
+        return self._boot
 
     def _control(self) -> ControlServer:
         return ControlServer(
@@ -169,38 +194,20 @@ class Daemon:
             redact=self._sink.redactor.value,
         )
 
-    async def _boot_then_serve(self) -> None:
-        """The boot, then one request after the other. Every failure ends in an orderly stop with its exit code."""
-        try:
-            with anyio.fail_after(self._settings.boot_seconds):
-                await self._boot.run()
-        except TimeoutError:
-            self._fail(BootDeadlineError(f"cannot finish the boot within {self._settings.boot_seconds:g} s"))
-            return
-        except SupervisorError as error:
-            self._fail(error)
-            return
-        except Exception:
-            self._fail(SupervisorError("internal error in the boot\n" + traceback.format_exc()))
-            return
-        self._settle_memory()
-        await self._serve()
-
     async def _serve(self) -> None:
+        assert self._parts is not None
+        assert self._boot is not None
+        request = Request(Verb.RELOAD, "file")
+        trigger = TriggerFile(
+            self._parts.trigger_path,
+            lambda: self._controller.request(request),
+            seen=self._parts.trigger_seen,
+        )
         async with anyio.create_task_group() as group:
             await group.start(self._controller.run)
-            for trigger in self._triggers():
-                await group.start(trigger.run)
+            await group.start(trigger.run)
             group.start_soon(self._boot.after)
             group.start_soon(self._boot.watch_routes)
-
-    def _triggers(self) -> list[TriggerFile]:
-        request = Request(Verb.RELOAD, "file")
-
-        def ask() -> None:
-            self._controller.post(request)
-
-        return [TriggerFile(self._parts.trigger_path, ask, seen=self._parts.trigger_seen)]
 
     @staticmethod
     def _settle_memory() -> None:
@@ -212,14 +219,15 @@ class Daemon:
         ctypes.CDLL(None).malloc_trim(0)
 
     async def _carry_out(self, request: Request) -> Outcome:
-        """One turn of the controller."""
-        match request.verb:
-            case Verb.RELOAD:
-                return await self._boot.reload(request)
-            case _ if request.target in self._parts.apps:
-                return await self._app_verb(self._parts.apps[request.target], request.verb)
-            case _:
-                return await self._service_verb(request)
+        """One turn of the controller, which runs after the boot only."""
+        assert self._parts is not None
+        assert self._boot is not None
+        if request.verb is Verb.RELOAD:
+            return await self._boot.reload(request)
+        app = self._parts.apps.get(request.target)
+        if app is not None:
+            return await self._app_verb(app, request.verb)
+        return await self._service_verb(self._parts.orchestrator.runner(request.target), request.verb)
 
     async def _app_verb(self, app: App, verb: Verb) -> Outcome:
         if verb is not Verb.START:
@@ -230,9 +238,8 @@ class Daemon:
             await app.start()
         return Outcome(result=Result.OK)
 
-    async def _service_verb(self, request: Request) -> Outcome:
-        runner = self._parts.orchestrator.runner(request.target)
-        match request.verb:
+    async def _service_verb(self, runner: ServiceRunner, verb: Verb) -> Outcome:
+        match verb:
             case Verb.STOP:
                 await runner.stop()
             case Verb.RESTART:
@@ -265,8 +272,11 @@ class Daemon:
                 self._dump()
                 self._ask_stop("QUIT")
             case Meaning.FORWARD:
-                for app in self._parts.apps.values():
+                for app in self._apps():
                     app.signal(number)
+
+    def _apps(self) -> list[App]:
+        return list(self._parts.apps.values()) if self._parts is not None else []
 
     def _ask_stop(self, name: str) -> None:
         self._stop_signals += 1
@@ -289,10 +299,12 @@ class Daemon:
         self._overall.stopping()
         total = self._settings.stop_seconds or (STOP_SECONDS_AS_PID1 if os.getpid() == 1 else STOP_SECONDS)
         deadline = anyio.current_time() + total
+        if self._parts is None:
+            return
         services = self._parts.orchestrator.stop_seconds
         wanted = self._settings.app_stop_seconds
         grace = min(wanted, max(total - services, total * wanted / (wanted + services)))
         async with anyio.create_task_group() as group:
-            for app in self._parts.apps.values():
+            for app in self._apps():
                 group.start_soon(partial(app.stop, grace, reason="stop"))
         await self._parts.orchestrator.stop_all(max(0.5, deadline - anyio.current_time()))

@@ -28,6 +28,17 @@ from supervisor.triggers.files import stamp
 APP = "app"
 
 
+def resolve_mode(settings: Settings) -> str:
+    """Where the services run. Raises ConfigurationError, naming the ways out, for what this version cannot do."""
+    if settings.mode in ("embedded", "none"):
+        return settings.mode
+    raise ConfigurationError(
+        f"cannot run in mode {settings.mode!r}: this version has no engine modes yet; "
+        f"run with --mode embedded (Postgres, Redis and Traefik as child processes), or with --no-services "
+        f"(the app alone)"
+    )
+
+
 class Rings:
     """The output ring of every source, made on first use."""
 
@@ -58,6 +69,7 @@ class Parts:
         settings: Settings,
         environ: Mapping[str, str],
         *,
+        mode: str,
         state: State,
         reaper: Reaper,
         rings: Rings,
@@ -71,7 +83,7 @@ class Parts:
         self.reaper = reaper
         self.rings = rings
         self._publish = publish
-        self.mode = self._mode()
+        self.mode = mode
         self.hold = settings.on_app_failure == "hold"
         policy = self._policy(settings.app_restart)
         self.catalog = Catalog(
@@ -99,16 +111,6 @@ class Parts:
         self.trigger_path = settings.trigger_file or settings.app_dir / ".reload-trigger"
         # Taken before anything is started: a touch during the boot is a wish for a reload, one before it is not.
         self.trigger_seen = stamp(self.trigger_path)
-
-    def _mode(self) -> str:
-        mode = self.settings.mode
-        if mode in ("embedded", "none"):
-            return mode
-        raise ConfigurationError(
-            f"cannot run in mode {mode!r}: this version has no engine modes yet; "
-            f"run with --mode embedded (Postgres, Redis and Traefik as child processes), or with --no-services "
-            f"(the app alone)"
-        )
 
     def _policy(self, mode: str) -> RestartPolicy:
         settings = self.settings

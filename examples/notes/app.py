@@ -235,8 +235,9 @@ def main() -> None:
         # uvicorn stops in order on its own handlers, then raises the signal again for ours.
         signal.signal(number, lambda *_: sys.exit(0))
     port = int(os.environ.get("PORT", "3000"))
+    print(f"notes {VERSION} starts on port {port}", flush=True)
     # Requests in hand get 5 s to end; idle connections are closed at once.
-    uvicorn.run(app, host="0.0.0.0", port=port, access_log=False, log_level="info", timeout_graceful_shutdown=5)
+    uvicorn.run(app, host="0.0.0.0", port=port, access_log=False, log_level="warning", timeout_graceful_shutdown=5)
 
 
 if __name__ == "__main__":

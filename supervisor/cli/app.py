@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 from urllib.parse import quote
 
 import typer
@@ -106,20 +106,20 @@ def status(
     try:
         client = _client(socket)
         document = client.get("/v1/status").body
+        if watch:
+            _watch(client, as_json=as_json)
     except UnreachableError as error:
         print(f"supervisor: {error}", file=sys.stderr)
         raise typer.Exit(ExitCode.NOT_RUNNING) from None
-    if watch:
-        _watch(client, as_json=as_json)
-    elif as_json:
+    if as_json:
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         render.console().print(render.status(document))
     raise typer.Exit(ExitCode.OK if document["state"] in _GOOD else ExitCode.NOT_RUNNING)
 
 
-def _watch(client: ControlClient, *, as_json: bool) -> None:
-    """Until the supervisor is gone (exit 3) or the user interrupts: the document anew after each event."""
+def _watch(client: ControlClient, *, as_json: bool) -> NoReturn:
+    """The document anew after each event, until the user interrupts; raises UnreachableError when nobody answers."""
     changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -215,7 +215,7 @@ def logs(
 ) -> None:
     """Show the output of apps and services; of each the last MiB is kept."""
     client = _client(socket)
-    for line in _lines(client, f"/v1/logs?source={quote(name)}&n={count}&follow={int(follow)}"):
+    for line in client.lines(f"/v1/logs?source={quote(name)}&n={count}&follow={int(follow)}"):
         text = json.dumps(line, ensure_ascii=False) if as_json else render.log_line(line, with_source=not name)
         print(text, flush=follow)
 
@@ -224,7 +224,7 @@ def logs(
 def events(socket: Socket = None, follow: Follow = False, count: Count = 20, as_json: AsJson = False) -> None:
     """Show what happened: every change of state, every reload, every warning."""
     console = render.console()
-    for event in _lines(_client(socket), f"/v1/events?n={count}&follow={int(follow)}"):
+    for event in _client(socket).lines(f"/v1/events?n={count}&follow={int(follow)}"):
         if as_json:
             print(json.dumps(event, ensure_ascii=False), flush=follow)
         else:
@@ -257,13 +257,6 @@ def _init_help() -> None:
 def _client(given: str | None) -> ControlClient:
     # The one read of the environment here: a client has no settings to load.
     return find(os.environ, given)
-
-
-def _lines(client: ControlClient, resource: str) -> Any:
-    try:
-        yield from client.lines(resource)
-    except KeyboardInterrupt:
-        raise typer.Exit(ExitCode.OK) from None
 
 
 def _fail(text: str, code: ExitCode) -> None:

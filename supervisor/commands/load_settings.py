@@ -29,15 +29,17 @@ def load(
     environ = os.environ if environ is None else environ
     path = find_config(arguments, config, environ)
     toml = read_toml(path) if path is not None else {}
-    toml.setdefault("app_dir", str(default_app_dir(path, config)))
     if path is not None:
         _resolve_app_dir(toml, path.parent)
+    secret_files, mistakes = _read_secrets(model.secret_file_variables(environ))
     return model.build(
         arguments=arguments,
         environ=environ,
-        secret_files={name: _read_secret(file) for name, file in model.secret_file_variables(environ).items()},
+        secret_files=secret_files,
         toml=toml,
         toml_name=str(path or "supervisor.toml"),
+        defaults={"app_dir": default_app_dir(path, config)},
+        earlier=mistakes,
     )
 
 
@@ -46,13 +48,22 @@ def find_config(arguments: Mapping[str, Any], config: Path | None, environ: Mapp
     named = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
     if named is not None:
         if not named.is_file():
-            raise ConfigurationError(f"cannot read settings: there is no file {str(named)!r}; check --config")
+            given = "--config" if config else CONFIG_VARIABLE
+            raise ConfigurationError(f"cannot read settings: there is no file {str(named)!r}; check {given}")
         return named.absolute()
     app_dir = arguments.get("app_dir") or environ.get("SUPERVISOR_APP_DIR") or environ.get("APP_DIR") or "/app"
     for candidate in (Path(app_dir) / "supervisor.toml", SYSTEM_CONFIG):
-        if candidate.is_file():
+        if _is_there(candidate):
             return candidate.absolute()
     return None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is worth reading; one we may not even look at is, as the reading has the words for that."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
 
 
 def default_app_dir(path: Path | None, config: Path | None) -> Path:
@@ -80,11 +91,19 @@ def _resolve_app_dir(toml: dict[str, Any], folder: Path) -> None:
         toml["app_dir"] = str((folder / toml["app_dir"]).resolve())
 
 
-def _read_secret(path: str) -> str:
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            return file.read(_MAX_SECRET_BYTES)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read secret file {path!r}: {error.strerror}; check its path and mode"
-        ) from error
+def _read_secrets(files: Mapping[str, tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """The texts by setting, and a sentence for each file that cannot be used."""
+    texts: dict[str, str] = {}
+    mistakes: list[str] = []
+    for setting, (name, path) in files.items():
+        try:
+            with Path(path).open(encoding="utf-8") as file:
+                texts[setting] = file.read(_MAX_SECRET_BYTES)
+            why = "" if texts[setting].strip() else "it is empty; write the secret into it"
+        except UnicodeDecodeError:
+            why = "it is not UTF-8 text; save it as such"
+        except OSError as error:
+            why = f"{error.strerror}; check its path and mode"
+        if why:
+            mistakes.append(f"{name} names {path!r}: {why}")
+    return texts, mistakes

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from supervisor.core.errors import ExitCode, SupervisorError
-from supervisor.core.settings import Settings
-
-_OPTIONS = ("mode", "app_dir", "app_host", "port", "state_dir", "runtime_dir", "log_format")
+from supervisor.core.settings import OPTIONS, Settings, did_you_mean
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Every setting is also a variable SUPERVISOR_X and a key of supervisor.toml; see CONTAINERIZATION.md.",
         allow_abbrev=False,
     )
-    for name in _OPTIONS:
+    for name in OPTIONS:
         info = Settings.model_fields[name]
         made.add_argument("--" + name.replace("_", "-"), metavar="X", help=info.description)
     made.add_argument("--config", type=Path, metavar="FILE", help="supervisor.toml to read")
@@ -46,12 +44,14 @@ def arguments_of(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
     made = parser()
     options, command = _split(argv)
     parsed = made.parse_args(options)
-    given = {name: getattr(parsed, name) for name in _OPTIONS if getattr(parsed, name) is not None}
+    given = {name: getattr(parsed, name) for name in OPTIONS if getattr(parsed, name) is not None}
     for pair in parsed.set:
         name, separator, value = pair.partition("=")
         name = name.strip().lower().replace("-", "_").removeprefix("supervisor_")
-        if not separator or name not in Settings.model_fields:
-            made.error(f"--set {pair!r}: no setting of that name")
+        if not separator:
+            made.error(f"--set {pair!r}: it reads NAME=VALUE")
+        if name not in Settings.model_fields or name == "user_services":
+            made.error(f"--set {pair!r}: no setting of that name{did_you_mean(name, Settings.model_fields)}")
         given[name] = value
     if parsed.no_services:
         given["mode"] = "none"

@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +21,8 @@ from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 
 PREFIX = "SUPERVISOR_"
+# Settings with an option of their own on the command line of `run`; every other one goes by `--set NAME=VALUE`.
+OPTIONS = ("mode", "app_dir", "app_host", "port", "state_dir", "runtime_dir", "log_format")
 _SHELL = re.compile(r"[|&;<>()$`*?~#\n]")
 # Given to children or set by other software under our prefix; none of them is a setting.
 _NOT_SETTINGS = frozenset(
@@ -36,6 +38,15 @@ _NOT_SETTINGS = frozenset(
         "SUPERVISOR_CONFIG",
     }
 )
+
+
+# What pydantic says in Python's words, in those of a settings file.
+_PLAINER = {
+    "tuple_type": "give a string or a list of strings",
+    "is_instance_of": "give a string",
+    "model_type": "give a table",
+    "dict_type": "give a table",
+}
 
 
 def _secret(value: object) -> object:
@@ -79,8 +90,15 @@ def parse_command(value: object) -> object:
     return value
 
 
+def _command(value: object) -> object:
+    argv = parse_command(value)
+    if argv is None and value is not None:
+        raise ValueError("it is empty; give a command, or leave the setting out")
+    return argv
+
+
 SecretStr = Annotated[Secret, BeforeValidator(_secret)]
-Argv = Annotated[tuple[str, ...], BeforeValidator(parse_command)]
+Argv = Annotated[tuple[str, ...], BeforeValidator(_command)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -96,8 +114,10 @@ class UserService(BaseModel):
 
     command: Argv = Field(description="what to run")
     cwd: Path | None = Field(None, description="working folder; default: the app's")
-    env: dict[str, str] = Field(default_factory=dict, description="added to the supervisor's environment")
-    requires: Words = Field((), description="services that must be ready first; it stops when they give up")
+    env: dict[str, str] = Field(default_factory=dict, description="added to the app's environment", repr=False)
+    requires: Words = Field(
+        (), description="services that must be ready first; when one of them fails, this one is not started"
+    )
     wants: Words = Field((), description="services that are waited for, but may fail")
     health_http: str | None = Field(None, description="URL that must answer 200 to 399")
     health_tcp: str | None = Field(None, description="host:port that must accept")
@@ -155,7 +175,9 @@ class Settings(BaseSettings):
         None, description="host name Traefik routes to the app; default: any", json_schema_extra={"aliases": "APP_HOST"}
     )
     port: Port = Field(3000, description="the app's public port", json_schema_extra={"aliases": "PORT"})
-    app_health: Literal["http", "tcp"] = Field("http", description="how the app is probed")
+    app_health: Literal["http", "tcp", "none"] = Field(
+        "http", description="how the app is probed; `none`: it is healthy as soon as it runs"
+    )
     app_health_path: Annotated[str, Field(pattern=r"^/\S*$")] = Field(
         "/api/health", description="path that must answer 200 to 399; on 404 `/` is asked instead"
     )
@@ -260,21 +282,6 @@ class Settings(BaseSettings):
         """Only what `build` merged: it knows the aliases and remembers where each value came from."""
         return (init_settings,)
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file go together: set both or neither")
-        known = {"postgres", "redis", "traefik"}
-        unknown = set(self.services) - known
-        if unknown:
-            raise ValueError(f"services has {sorted(unknown)}; allowed are postgres, redis and traefik")
-        clash = known & set(self.user_services)
-        if clash:
-            raise ValueError(f"[services.{clash.pop()}] is the name of a built-in service; choose another")
-        if self.http_port is not None and self.http_port in (self.https_port, self.port):
-            raise ValueError(f"http_port {self.http_port} is also the port of https or of the app")
-        return self
-
 
 class Loaded(BaseModel):
     """Settings with where each value came from, and what deserves a warning."""
@@ -298,20 +305,28 @@ def aliases(field: str) -> tuple[str, ...]:
     return tuple(str(names).split())
 
 
-def secret_file_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """`{setting: path}` for the `X_FILE` forms of secret settings in `environ`; raises when X is set as well."""
-    found: dict[str, str] = {}
+def secret_file_variables(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """`{setting: (variable, path)}` for the `X_FILE` forms of secret settings in `environ`.
+
+    As without a file, the variable itself comes before its aliases. Where X and X_FILE are set, `build` says so.
+    """
+    found: dict[str, tuple[str, str]] = {}
     for field in _secret_fields():
         for name in (variable(field), *aliases(field)):
-            path = environ.get(f"{name}_FILE")
-            if not path:
-                continue
             if environ.get(name):
-                raise ConfigurationError(
-                    f"cannot read settings: both {name} and {name}_FILE are set; unset one of them"
-                )
-            found[field] = path
+                break
+            path = environ.get(f"{name}_FILE")
+            if path:
+                found[field] = f"{name}_FILE", path
+                break
     return found
+
+
+def _both_set(environ: Mapping[str, str]) -> Iterator[str]:
+    for field in _secret_fields():
+        for name in (variable(field), *aliases(field)):
+            if environ.get(name) and environ.get(f"{name}_FILE"):
+                yield f"{name} and {name}_FILE are both set: it is not known which is meant; unset one of them"
 
 
 def _secret_fields() -> list[str]:
@@ -325,91 +340,144 @@ def build(
     secret_files: Mapping[str, str],
     toml: Mapping[str, Any],
     toml_name: str,
+    defaults: Mapping[str, Any] | None = None,
+    earlier: Sequence[str] = (),
 ) -> Loaded:
     """Merge the sources and validate. Raises ConfigurationError that lists every mistake, not only the first.
 
-    `arguments` and `toml` map setting to value, `secret_files` setting to the text of its file.
+    `arguments` and `toml` map setting to value, `secret_files` setting to the text of its file. `defaults` are what
+    stands in for the model's own, and `earlier` the mistakes that were found while the sources were read.
     """
-    mistakes: list[str] = []
+    mistakes = [*earlier, *_both_set(environ)]
     given = [*_from_toml(toml, toml_name, mistakes), *_from_environment(environ)]
     given += [(name, text.strip(), f"{variable(name)}_FILE") for name, text in secret_files.items()]
-    given += [(name, value, "--" + name.replace("_", "-")) for name, value in arguments.items()]
-    merged = {name: value for name, value, _ in given}
+    given += [(name, value, _argument_name(name)) for name, value in arguments.items()]
+    merged = {**(defaults or {}), **{name: value for name, value, _ in given}}
     origins = {name: origin for name, _, origin in given}
+    bad: set[str] = set()
     try:
         settings = Settings(**merged)
     except ValidationError as error:
         mistakes.extend(_describe(detail, merged, origins) for detail in error.errors())
-    else:
-        mistakes.extend(_cross_checks(settings))
+        bad = {str(detail["loc"][0]) for detail in error.errors()}
+        settings = Settings(**{name: value for name, value in merged.items() if name not in bad})
+    # What needs a look at several settings, where all of those are good by themselves.
+    mistakes.extend(text for fields, check in _CHECKS if not bad.intersection(fields) for text in check(settings))
     if mistakes:
         raise ConfigurationError("cannot use the settings:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
     return Loaded(settings=settings, origins=origins, warnings=tuple(_unknown_variables(environ)))
+
+
+def _argument_name(field: str) -> str:
+    """How a setting was given on the command line."""
+    if field == "app_command":
+        return "the command behind --"
+    return f"--{field.replace('_', '-')}" if field in OPTIONS else f"--set {field}"
 
 
 def _from_toml(toml: Mapping[str, Any], toml_name: str, mistakes: list[str]) -> Iterator[tuple[str, Any, str]]:
     for key, value in toml.items():
         name = "user_services" if key == "services" and isinstance(value, Mapping) else key
         if name not in Settings.model_fields or key == "user_services":
-            mistakes.append(f"{toml_name}: unknown key {key!r}{_did_you_mean(key, Settings.model_fields)}")
+            mistakes.append(f"{toml_name}: unknown key {key!r}{did_you_mean(key, Settings.model_fields)}")
         else:
             yield name, value, toml_name
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
     for name in Settings.model_fields:
+        if name == "user_services":
+            continue
         for candidate in (variable(name), *aliases(name)):
             if environ.get(candidate):
                 yield name, environ[candidate], candidate
                 break
 
 
-def _cross_checks(settings: Settings) -> list[str]:
-    names = set(settings.services) | set(settings.user_services)
-    mistakes: list[str] = []
+def _check_certificate(settings: Settings) -> Iterator[str]:
+    if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
+        yield "tls_cert_file and tls_key_file go together: set both or neither"
+
+
+def _check_ports(settings: Settings) -> Iterator[str]:
+    taken: dict[int, str] = {}
+    for name in _PORTS:
+        port = getattr(settings, name)
+        if port and taken.setdefault(port, name) != name:
+            yield f"{taken[port]} and {name} are both {port}; give each a port of its own"
+
+
+def _check_services(settings: Settings) -> Iterator[str]:
+    for name in settings.services:
+        if name not in _BUILT_IN:
+            known = ", ".join(_BUILT_IN)
+            yield f"{variable('services')}: no service {name!r}{did_you_mean(name, _BUILT_IN)}; there are {known}"
+    for name in settings.user_services:
+        if name in _BUILT_IN:
+            yield f"[services.{name}] is the name of a built-in service; choose another"
+
+
+def _check_names(settings: Settings) -> Iterator[str]:
+    names = {*settings.services, *settings.user_services}
     for field in ("optional_services", "essential_services"):
-        mistakes.extend(
-            f"{variable(field)}: no service {name!r}{_did_you_mean(name, names)}"
-            for name in getattr(settings, field)
-            if name not in names
-        )
+        for name in getattr(settings, field):
+            if name not in names:
+                yield f"{variable(field)}: no service {name!r}{did_you_mean(name, names)}"
     for name, service in settings.user_services.items():
-        mistakes.extend(
-            f"[services.{name}]: no service {other!r}{_did_you_mean(other, names)}"
-            for other in (*service.requires, *service.wants)
-            if other not in names
-        )
-    return mistakes
+        for other in (*service.requires, *service.wants):
+            if other not in names:
+                yield f"[services.{name}]: no service {other!r}{did_you_mean(other, names)}"
+
+
+_BUILT_IN = ("postgres", "redis", "traefik")
+_PORTS = ("port", "http_port", "https_port", "postgres_port", "redis_port")
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Settings], Iterator[str]]], ...] = (
+    (("tls_cert_file", "tls_key_file"), _check_certificate),
+    (_PORTS, _check_ports),
+    (("services", "user_services"), _check_services),
+    (("services", "user_services", "optional_services", "essential_services"), _check_names),
+)
 
 
 def _describe(detail: ErrorDetails, merged: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """One mistake: where it was set, the value (secrets masked), and what is allowed."""
     path = [str(part) for part in detail["loc"]]
-    if not path:
-        return detail["msg"].removeprefix("Value error, ")
+    message = _PLAINER.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
     field = path[0]
     where = origins.get(field, variable(field))
     if field == "user_services":
-        where = f"{where}: [services.{'.'.join(path[1:])}]"
-        value = detail["input"] if not isinstance(detail["input"], Mapping) else None
-    else:
-        value = "***" if field in _secret_fields() else merged.get(field)
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_did_you_mean(path[-1], UserService.model_fields)}"
+        return f"{where}: {_describe_service(path[1:], detail, message)}"
+    value = "***" if field in _secret_fields() else merged.get(field)
     shown = f" is {value!r}" if value is not None else ""
     return f"{where}{shown}: {message[0].lower()}{message[1:]}"
 
 
-def _did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any] | set[str]) -> str:
+def _describe_service(path: Sequence[str], detail: ErrorDetails, message: str) -> str:
+    """The same within `[services.NAME]`; `env` may hold secrets, so its values are not shown."""
+    name, *key = path
+    if detail["type"] == "extra_forbidden":
+        return f"[services.{name}]: unknown key {key[0]!r}{did_you_mean(key[0], UserService.model_fields)}"
+    if detail["type"] == "missing":
+        return f"[services.{name}]: key {key[0]!r} is missing"
+    if key == ["[key]"]:
+        key, message = [], f"the name of a service is 1 to 63 of a-z 0-9 _ . -, not {name!r}"
+    hidden = isinstance(detail["input"], Mapping) or "env" in key
+    shown = "" if hidden or not key else f" is {detail['input']!r}"
+    place = f"[services.{name}]" + (f": {'.'.join(key)}" if key else "")
+    return f"{place}{shown}: {message[0].lower()}{message[1:]}"
+
+
+def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any] | set[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of the known names, empty when none is near."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    known = {variable(name) for name in Settings.model_fields} | _NOT_SETTINGS
+    known = {variable(name) for name in Settings.model_fields if name != "user_services"} | _NOT_SETTINGS
+    files = {f"{variable(name)}_FILE" for name in _secret_fields()}
     return [
-        f"unknown setting {name}{_did_you_mean(name, known)}"
+        f"unknown setting {name}{did_you_mean(name, known)}"
         for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known and name.removesuffix("_FILE") not in known
+        if name.startswith(PREFIX) and name not in known | files
     ]

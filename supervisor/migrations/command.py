@@ -181,9 +181,8 @@ class CommandMigrations:
             ended = await self._run()
             if ended.clean:
                 return
-            raise MigrationError(
-                self._explain(f"it {ended}", "correct what it complains of, then start or reload again")
-            )
+            end = f"was {ended}" if ended.signal else str(ended)  # "was killed by SIGKILL", "exited with 1"
+            raise MigrationError(self._explain(f"it {end}", "correct what it complains of, then start or reload again"))
         if deadline.cancelled_caught:
             raise MigrationError(
                 self._explain(

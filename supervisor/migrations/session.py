@@ -27,10 +27,10 @@ _CLOSE_SECONDS = 2.0
 _ENDED_BY_SERVER = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03"})
 # Undoes what an earlier file SET. RESET ROLE comes second: it goes back to a role given by ALTER ROLE ... SET role.
 RESET = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
-# Set where the server knows them (14 on): it notices within 5 s that we were killed in a long statement, and keeps the
+# Set where the server knows them (14 on): it notices within 1 s that we were killed in a long statement, and keeps the
 # session while a command runs beside it.
 _GUARDS = """
-SELECT set_config(name, CASE name WHEN 'idle_session_timeout' THEN '0' ELSE '5s' END, false)
+SELECT set_config(name, CASE name WHEN 'idle_session_timeout' THEN '0' ELSE '1s' END, false)
   FROM pg_settings WHERE name IN ('client_connection_check_interval', 'idle_session_timeout')
 """
 

@@ -16,6 +16,9 @@ _MAX_HOST = 253
 _YEAR_SECONDS = 31_536_000
 
 
+READY_PATH = "/supervisor-ready"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraefikOptions:
     """What the files depend on. `upstream_port` is the app's port on loopback; ports without a setting are loopback's.
@@ -62,6 +65,7 @@ def write(options: TraefikOptions) -> list[Generated]:
     texts = {
         options.static_file: static_text(options),
         options.dynamic_folder / "middlewares.yml": middlewares_text(options),
+        options.dynamic_folder / "ready.yml": ready_text(),
         options.dynamic_folder / f"{options.stack}.yml": routes_text(options),
     }
     make_folder(options.folder, mode=0o755)
@@ -111,6 +115,21 @@ def static_text(options: TraefikOptions) -> str:
             "        entryPoint: web",
         ]
     return _joined(lines)
+
+
+def ready_text() -> str:
+    """A route that is there once the files of the dynamic folder are loaded: `/ping` alone is answered before that."""
+    return _joined(
+        [
+            "http:",
+            "  routers:",
+            '    "supervisor-ready":',
+            f"      rule: {_quoted(f'Path(`{READY_PATH}`)')}",
+            "      entryPoints:",
+            "        - ping",
+            '      service: "ping@internal"',
+        ]
+    )
 
 
 def routes_text(options: TraefikOptions) -> str:

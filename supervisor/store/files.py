@@ -7,6 +7,7 @@ import difflib
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import tempfile
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o600, durable: bool = Tr
 
     `durable` also survives a power cut (fsync of file and folder, some milliseconds). Raises OSError; nothing is left.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    path.write_text(text); return
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), mode)
@@ -99,18 +101,35 @@ def write_generated(path: Path, body: str, *, mode: int = 0o644) -> Generated:
     if path.is_dir() and not path.is_symlink():
         _clear_folder(path)
     wanted = f"# {_HASH_MARK}{_digest(body)}; edit it and it is kept as you left it\n{body}"
-    try:
-        present = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        write_atomic(path, wanted, mode=mode, durable=False)
-        return Generated(path, Written.WRITTEN)
+    present = _read_present(path)
     if present == wanted:
         return Generated(path, Written.UNCHANGED)
-    if is_untouched(present):
-        write_atomic(path, wanted, mode=mode, durable=False)
+    if present is None or is_untouched(present):
+        _replace(path, wanted, mode)
         return Generated(path, Written.WRITTEN)
     diff = difflib.unified_diff(present.splitlines(), wanted.splitlines(), str(path), "generated", lineterm="", n=1)
     return Generated(path, Written.KEPT, "\n".join(list(diff)[:_DIFFERENCE_LINES]))
+
+
+def _read_present(path: Path) -> str | None:
+    """The text that is there; what is no UTF-8 shows as signs that are none, as it is only compared and shown."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {str(path)!r}: {error.strerror}; make it readable for uid {os.geteuid()}, or remove it"
+        ) from error
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    try:
+        write_atomic(path, text, mode=mode, durable=False)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {str(path)!r}: {error.strerror}; make its folder writable for uid {os.geteuid()}"
+        ) from error
 
 
 def is_untouched(text: str) -> bool:
@@ -128,12 +147,21 @@ def _clear_folder(path: Path) -> None:
         path.rmdir()
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise ConfigurationError(
-                f"cannot write {str(path)!r}: a folder is in its place and cannot be removed ({error.strerror}); "
-                f"is it a mount whose source is missing on the host?"
-            ) from error
-        aside = path.with_name(f"{path.name}.folder-{os.getpid()}")
-        path.rename(aside)
+            raise _folder_stays(path, error) from error
+        # As PID 1 our pid is always the same, so the name needs a number of its own.
+        names = (path.with_name(f"{path.name}.folder-{number}") for number in itertools.count(1))
+        aside = next(name for name in names if not os.path.lexists(name))
+        try:
+            path.rename(aside)
+        except OSError as denied:
+            raise _folder_stays(path, denied) from denied
+
+
+def _folder_stays(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"cannot write {str(path)!r}: a folder is in its place and cannot be removed ({error.strerror}); "
+        f"is it a mount whose source is missing on the host?"
+    )
 
 
 class StateLock:

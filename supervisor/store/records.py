@@ -30,21 +30,24 @@ class InstallFile:
 
     def _load(self) -> Install:
         try:
-            text = self._path.read_text(encoding="utf-8")
+            text = self._path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             install = Install(uuid=uuid.uuid4().hex)
             write_atomic(self._path, json.dumps(asdict(install), indent=2))
             return install
         try:
             values = json.loads(text)
+            if not (isinstance(values["uuid"], str) and values["uuid"]):
+                raise ValueError("its uuid is no text")
             return Install(
-                uuid=str(values["uuid"]),
+                uuid=values["uuid"],
                 ports={str(name): int(port) for name, port in values.get("ports", {}).items()},
                 facts={str(name): str(fact) for name, fact in values.get("facts", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ConfigurationError(
-                f"cannot read {str(self._path)!r}: {error}; it names this install and the ports it uses: "
+                f"cannot read {str(self._path)!r}: {why}; it names this install and the ports it uses: "
                 f"restore it from a backup, or move it away to have a new one made"
             ) from error
 

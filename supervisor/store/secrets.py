@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -31,6 +32,11 @@ class SecretFolder:
             text = secrets.token_urlsafe(_BYTES)
             write_atomic(path, text + "\n")
             return Secret(text)
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ConfigurationError(
+                f"cannot read secret {str(path)!r}: {why}; restore it from a backup, readable for uid {os.geteuid()}"
+            ) from error
         if not text:
             raise ConfigurationError(
                 f"cannot use secret {str(path)!r}: it is empty; restore it from a backup (a new one would not open the "

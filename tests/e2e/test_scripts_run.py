@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -41,7 +42,7 @@ def checkout() -> Iterator[Path]:
 
 @dataclass
 class Stack:
-    """One `scripts/run`, in a process group of its own as under a shell."""
+    """One `scripts/run`; what it starts ends with it."""
 
     checkout: Path
     folder: Path
@@ -58,14 +59,23 @@ class Stack:
         rest = [entry for entry in os.environ["PATH"].split(":") if entry != str(Path(sys.executable).parent)]
         self.env = inherited | {name: str(port) for name, port in ports.items()}
         self.env |= {"PATH": ":".join(["/usr/bin", "/bin", *rest]), "SUPERVISOR_RUNTIME_DIR": str(self.folder / "run")}
-        argv = ["setsid", "--wait", str(self.checkout / "scripts" / "run"), "--example", self.example]
-        self.process = Process(argv[2:], log=self.folder / "run.log", cwd=Path("/"), env=self.env, uid=self.uid)
+        self._argv = [str(self.checkout / "scripts" / "run"), "--example", self.example]
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Start it; returns once the app answers through Traefik too."""
+        log = self.folder / "run.log"
+        self.process = Process(self._argv, log=log, cwd=Path("/"), env=self.env, uid=self.uid)
         self.process.start()
-        for name, port in (("the app", self.port), ("Traefik's route", self.http_port)):
-            wait_until(lambda port=port: self._serves(port), what=name, limit_seconds=_INSTALL_SECONDS)  # type: ignore[misc]
+        try:
+            wait_until(lambda: self._serves(self.port), what="the app", limit_seconds=_INSTALL_SECONDS)
+            wait_until(lambda: self._serves(self.http_port), what="the route through Traefik")
+        except BaseException:
+            self.process.clean_up(signal.SIGINT)
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.process.clean_up(signal.SIGINT)
 
     def interrupt(self) -> int:
         """Ctrl-C."""
@@ -98,3 +108,71 @@ class Stack:
             return self.request(port, "GET", "/api/health")[0] == 200
         except (OSError, http.client.HTTPException):
             return False
+
+
+@pytest.mark.parametrize("example", ["notes", "notes-node"])
+def test_a_second_run_finds_the_note_of_the_first(checkout: Path, tmp_path: Path, example: str) -> None:
+    if example == "notes-node" and not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node or npm not found; apt-get install nodejs npm")
+    with Stack(checkout, tmp_path, example) as first:
+        assert first.request(first.port, "POST", "/notes", {"body": "straight"})[0] == 201
+        assert first.request(first.http_port, "POST", "/notes", {"body": "through Traefik"})[0] == 201
+        shown = (f"127.0.0.1:{first.port}", f"127.0.0.1:{first.http_port}", str(checkout / ".state" / example))
+        wait_until(lambda: all(text in first.output for text in shown), what=f"{shown} are shown")
+        assert first.interrupt() == 0, first.output
+    assert not accepts(first.port)
+    assert not accepts(first.http_port)
+    with Stack(checkout, tmp_path, example) as second:
+        assert second.bodies() == ["through Traefik", "straight"]
+        assert second.interrupt() == 0, second.output
+
+
+def test_hot_reload_brings_the_new_version_into_service(checkout: Path, tmp_path: Path) -> None:
+    source = checkout / "examples" / "notes" / "VERSION"
+    source.write_text("1.0.0\n")
+    with Stack(checkout, tmp_path, "notes") as stack:
+        assert stack.version() == "1.0.0"
+        source.write_text("1.0.1\n")
+        command = [str(checkout / "scripts" / "hot-reload")]
+        reload = subprocess.run(command, env=stack.env, capture_output=True, text=True, timeout=60, check=False)
+        assert reload.returncode == 0, reload.stdout + reload.stderr
+        assert stack.version() == "1.0.1"
+
+
+def test_hot_reload_passes_on_that_nothing_runs(checkout: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "SUPERVISOR_RUNTIME_DIR": str(tmp_path)}
+    command = [str(checkout / "scripts" / "hot-reload")]
+    reload = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
+    assert reload.returncode == 69
+    assert "cannot" in reload.stderr
+
+
+@pytest.fixture
+def home_of_nobody() -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="e2e-user-"))
+    os.chown(home, _NOBODY, _NOBODY)
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root, the other tests show the same")
+def test_a_user_without_root_runs_it(checkout: Path, home_of_nobody: Path) -> None:
+    stack = Stack(checkout, home_of_nobody, "notes", uid=_NOBODY)
+    stack.env |= {"HOME": str(home_of_nobody), "SUPERVISOR_STATE_DIR": str(home_of_nobody / "state")}
+    # A shell that root opened for the user may hand over root's PATH.
+    closed = home_of_nobody / "closed"
+    closed.mkdir(mode=0o700)
+    stack.env["PATH"] = f"{stack.env['PATH']}:{closed}/bin"
+    setup = subprocess.run([str(checkout / "scripts/setup")], env=stack.env, capture_output=True, text=True, check=True)
+    python = Path(setup.stdout.strip()) / "bin" / "python"
+    try:
+        subprocess.run([python, "-c", ""], user=_NOBODY, group=_NOBODY, extra_groups=[], check=True)
+    except PermissionError:
+        pytest.skip("the Python behind the environment lies where other users cannot go")
+    with stack:
+        assert stack.request(stack.port, "POST", "/notes", {"body": "mine"})[0] == 201
+        assert stack.process.popen is not None
+        assert Path(f"/proc/{stack.process.popen.pid}").stat().st_uid == _NOBODY
+        assert stack.interrupt() == 0, stack.output

@@ -137,8 +137,8 @@ def test_a_stop_lets_the_request_in_hand_end(app: App) -> None:
     wait_until(lambda: refuses(app), what="the app takes no new connection")
     connection.send(content[4:])
     assert connection.getresponse().status == 201
-    connection.close()
     assert app.process.popen.wait(3) == 0
+    connection.close()
 
 
 def refuses(app: App) -> bool:

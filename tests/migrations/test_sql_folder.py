@@ -284,12 +284,17 @@ async def test_nothing_a_file_sets_reaches_the_next_one_or_the_ledger(database: 
     await database.execute(
         f"GRANT CREATE, TEMP ON DATABASE {database.name} TO weak; GRANT ALL ON SCHEMA public TO weak"
     )
-    leak = "SET search_path = s; SET ROLE weak; SET statement_timeout = '1ms'; CREATE TEMP TABLE x (a int);"
+    leak = "SET search_path = s; SET ROLE weak; SET work_mem = '64kB'; CREATE TEMP TABLE x (a int);"
     folder = write(
-        {"1_a.sql": f"CREATE SCHEMA s; {leak}", "2_b.sql": BARE + leak, "3_c.sql": "CREATE TABLE t (a int);"}
+        {
+            "1_a.sql": f"CREATE SCHEMA s; {leak}",
+            "2_b.sql": BARE + leak,
+            "3_c.sql": "CREATE TABLE t AS SELECT current_setting('work_mem') AS a;",
+        }
     )
     assert len((await opened(folder, database.dsn).apply()).applied) == 3
     assert await database.value("SELECT tableowner FROM pg_tables WHERE schemaname = 'public'") == "postgres"
+    assert await database.value("SELECT a FROM public.t") != "64kB"
 
 
 async def test_two_runs_at_once_are_one_run(database: Database, write: Write) -> None:
@@ -323,9 +328,9 @@ async def test_lock_held_past_the_deadline_is_an_error_that_names_the_holder(dat
     try:
         await holder.execute(f"SELECT pg_advisory_lock({lock_key('test')})")
         folder = write({"1_a.sql": "CREATE TABLE t (a int);"})
-        text = await raised(opened(folder, database.dsn, 0.3).apply, MigrationError)
+        text = await raised(opened(folder, database.dsn, 1.5).apply, MigrationError)
         pid = holder.get_server_pid()
-        assert f"another supervisor held the migration lock for all of 0.3 s (database pid {pid}" in text
+        assert f"another supervisor held the migration lock for all of 1.5 s (database pid {pid}" in text
         assert "application 'the other one'" in text
         assert "nothing was changed" in text
     finally:
@@ -335,8 +340,8 @@ async def test_lock_held_past_the_deadline_is_an_error_that_names_the_holder(dat
 
 async def test_deadline_cancels_the_statement_on_the_server(database: Database, write: Write) -> None:
     folder = write({"1_a.sql": "CREATE TABLE t (a int);\nSELECT pg_sleep(60), 'marked';"})
-    text = await raised(opened(folder, database.dsn, 0.5).apply, MigrationError)
-    assert "'1_a.sql': line 2: `SELECT pg_sleep(60), 'marked';`: the deadline of 0.5 s passed while running" in text
+    text = await raised(opened(folder, database.dsn, 2).apply, MigrationError)
+    assert "'1_a.sql': line 2: `SELECT pg_sleep(60), 'marked';`: the deadline of 2 s passed while running" in text
     assert "nothing of it is in the database" in text
     assert await database.tables() == set()
     others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%''marked''%'"

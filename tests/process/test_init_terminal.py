@@ -115,7 +115,7 @@ def test_init_gives_the_terminal_back() -> None:
 
 def test_init_in_the_background_leaves_the_terminal_alone() -> None:
     show = f"{sys.executable} -c \"import os; print(os.tcgetpgrp(0) == int(os.environ['SHELL_GROUP']), flush=True)\""
-    # With job control (-m) a background command gets a process group of its own; -i is what lets it have that.
+    # With job control (-m) a background command gets a process group of its own.
     script = f"set -m; export SHELL_GROUP=$$; {' '.join(INIT)} -- {show} <&0 & wait $!; echo end"
     with on_terminal(["/bin/bash", "--norc", "-c", script], pid1=False) as (terminal, popen):
         assert b"True" in terminal.expect(b"end")

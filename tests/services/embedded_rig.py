@@ -19,7 +19,9 @@ from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.embedded.postgres import EmbeddedPostgres
 from supervisor.services.embedded.redis import EmbeddedRedis
+from supervisor.services.embedded.traefik import EmbeddedTraefik
 from supervisor.services.ports import RememberedPorts
+from supervisor.services.traefik_files import TraefikOptions
 from supervisor.store.secrets import SecretFolder
 
 LIMIT_SECONDS = 60.0
@@ -83,6 +85,21 @@ class Rig:
             ports=self.ports,
             environ=dict(os.environ),
         )
+
+    def traefik(self, options: TraefikOptions) -> EmbeddedTraefik:
+        """A Traefik on exactly these options."""
+        server = EmbeddedTraefik(
+            settings_of(),
+            state_dir=self.state,
+            upstream_port=options.upstream_port,
+            ports=self.ports,
+            # No test may reach a real certificate authority.
+            environ={**os.environ, "HTTPS_PROXY": "http://127.0.0.1:1"},
+            report=lambda _: None,
+        )
+        self.remembered["traefik-ping"] = options.ping_port
+        server.options = lambda: options  # type: ignore[method-assign]
+        return server
 
 
 @asynccontextmanager

@@ -12,13 +12,13 @@ from pathlib import Path
 from supervisor.core.errors import ConfigurationError, PrivilegeError
 from supervisor.core.settings import Settings, variable
 from supervisor.probe.http import probe_http
-from supervisor.probe.verdict import Verdict
+from supervisor.probe.verdict import Verdict, waiting
 from supervisor.process.child import Command
 from supervisor.process.procfs import describe_port_owner
 from supervisor.services.binaries import find_traefik, system_places
 from supervisor.services.ports import LOOPBACK, PortBook, bind_error
 from supervisor.services.spec import ServiceSpec
-from supervisor.services.traefik_files import TraefikOptions, write
+from supervisor.services.traefik_files import READY_PATH, TraefikOptions, write
 from supervisor.store.files import Generated
 
 NAME = "traefik"
@@ -93,9 +93,15 @@ class EmbeddedTraefik:
         )
 
     async def probe(self) -> Verdict:
-        """One GET of `/ping`, which Traefik answers once its entry points listen."""
-        url = f"http://{LOOPBACK}:{self.ping_port}/ping"
-        return (await probe_http(url, limit_seconds=self._settings.watch_timeout_seconds, expect=(200,))).verdict
+        """`/ping`, answered once the entry points listen, then a route of the dynamic files: loaded only after that."""
+        limit = self._settings.watch_timeout_seconds
+        base = f"http://{LOOPBACK}:{self.ping_port}"
+        alive = await probe_http(f"{base}/ping", limit_seconds=limit, expect=(200,))
+        if not alive.verdict.good:
+            return alive.verdict
+        if (await probe_http(base + READY_PATH, limit_seconds=limit, expect=(200,))).verdict.good:
+            return alive.verdict
+        return waiting(f"it runs, but the files in {str(self.options().dynamic_folder)!r} are not loaded")
 
     def options(self) -> TraefikOptions:
         """What its files are made from."""

@@ -1,0 +1,1 @@
+"""Measurements, run by `scripts/bench`: figures beside their targets, never an assertion about time."""

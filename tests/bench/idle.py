@@ -1,0 +1,175 @@
+"""Memory, threads, descriptors and wake-ups of a supervisor that has nothing to do."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import procfs
+from tests.bench.figures import Row, Section
+from tests.bench.others import s6_argv, supervisord_argv
+from tests.bench.rig import (
+    PROGRAMS,
+    PYTHON,
+    Plan,
+    Ports,
+    Started,
+    Supervisor,
+    alone,
+    environment,
+    folder,
+    free_port,
+    missing,
+    notes_stack,
+    wait_until,
+)
+
+MEMORY_MIB, WAKEUPS = 60.0, 2.0
+SETTLE_SECONDS = 3.0
+THREAD_RATE = 10.0
+METHOD = (
+    "The whole embedded stack with examples/notes, then `--no-services` with one small app, left alone; supervisord and "
+    "s6 over four programs that sleep. Memory of the supervisor itself (s6: of all its processes) at the end, RSS and "
+    "PSS from smaps_rollup; wake-ups are voluntary context switches a second over the window, summed over threads. "
+    "watchfiles' own are counted apart: a thread named after notify, or one that is not the main thread and wakes at "
+    f"least {THREAD_RATE:g} times a second (its loop wakes every 50 ms). docker: the modules imported in a whole life of "
+    "the stack, boot, reload and stop, are listed by `python -X importtime`."
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One idle window; per thread (name, switches a second, whether watchfiles')."""
+
+    rss: float
+    pss: float
+    threads: list[tuple[str, float, bool]]
+    cpu_share: float
+    descriptors: int
+
+    def rate(self, *, theirs: bool) -> float:
+        """Wake-ups a second of watchfiles' threads, or of all others."""
+        return sum(rate for _, rate, is_theirs in self.threads if is_theirs is theirs)
+
+
+def run(plan: Plan) -> Section:
+    """Each once in a long window, as a median of windows says no more here."""
+    section = Section(name="idle", title="idle memory and wake-ups", method=METHOD)
+    seconds = 10.0 if plan.quick else 60.0
+    section.notes.append(f"window: {seconds:g} s, beginning {SETTLE_SECONDS:g} s after the boot, all at the same time")
+    with folder() as home:
+        for name in ("embedded", "none", "others"):
+            (home / name).mkdir()
+        with notes_stack(home / "embedded", Ports.choose()) as whole, _one_app(home / "none") as single:
+            whole.booted()
+            single.booted()
+            time.sleep(SETTLE_SECONDS)
+            first, second = _watch([[whole.pid], [single.pid]], seconds)
+        _ours(section, "embedded", first, MEMORY_MIB)
+        _ours(section, "--no-services", second, None)
+        plan.say("the others")
+        for name, seen in _others(home / "others", seconds).items():
+            section.rows += _rows(name, seen, None)
+        plan.say("imports")
+        section.rows.append(Row(what="docker modules imported, embedded", values=[_docker(home)], target=0))
+    return section
+
+
+def _one_app(home: Path) -> Supervisor:
+    return alone(home, free_port(), [PYTHON, "-I", "-S", str(PROGRAMS / "app.py")])
+
+
+def _watch(groups: Sequence[Sequence[int]], seconds: float) -> list[Seen]:
+    """Look at groups of processes, leave them alone, look again."""
+    pids = [pid for group in groups for pid in group]
+    before = {pid: (procfs.switches(pid), procfs.cpu_seconds(pid)) for pid in pids}
+    began = time.monotonic()
+    time.sleep(seconds)
+    elapsed = time.monotonic() - began
+    after = {pid: (procfs.switches(pid), procfs.cpu_seconds(pid)) for pid in pids}
+    return [_seen(group, before, after, elapsed) for group in groups]
+
+
+Look = dict[int, tuple[dict[int, tuple[str, int]], float]]
+
+
+def _seen(group: Sequence[int], before: Look, after: Look, elapsed: float) -> Seen:
+    threads = []
+    for pid in group:
+        for thread, (name, count) in after[pid][0].items():
+            rate = (count - before[pid][0].get(thread, (name, 0))[1]) / elapsed
+            theirs = thread != pid and ("notify" in name or rate >= THREAD_RATE)
+            threads.append((name, rate, theirs))
+    memory = [procfs.memory_mib(pid) for pid in group]
+    return Seen(
+        rss=sum(rss for rss, _ in memory),
+        pss=sum(pss for _, pss in memory),
+        threads=threads,
+        cpu_share=sum(after[pid][1] - before[pid][1] for pid in group) / elapsed * 1000,
+        descriptors=sum(procfs.descriptors(pid) for pid in group),
+    )
+
+
+def _ours(section: Section, name: str, seen: Seen, memory: float | None) -> None:
+    section.rows += _rows(name, seen, memory)
+    section.rows.append(
+        Row(what=f"{name}: wake-ups a second, watchfiles' own", values=[seen.rate(theirs=True)], unit="/s")
+    )
+    threads = ", ".join(
+        f"{thread} {rate:.2f}/s{' (watchfiles)' if theirs else ''}" for thread, rate, theirs in seen.threads
+    )
+    section.notes.append(f"{name}, threads: {threads}")
+
+
+def _rows(name: str, seen: Seen, memory: float | None) -> list[Row]:
+    wakeups = WAKEUPS if name in ("embedded", "--no-services") else None
+    return [
+        Row(what=f"{name}: RSS", values=[seen.rss], unit="MiB", target=memory),
+        Row(what=f"{name}: PSS", values=[seen.pss], unit="MiB"),
+        Row(what=f"{name}: wake-ups a second", values=[seen.rate(theirs=False)], unit="/s", target=wakeups),
+        Row(what=f"{name}: processor time a second", values=[seen.cpu_share], unit="ms"),
+        Row(what=f"{name}: threads", values=[len(seen.threads)]),
+        Row(what=f"{name}: descriptors", values=[seen.descriptors]),
+    ]
+
+
+def _others(home: Path, seconds: float) -> dict[str, Seen]:
+    """supervisord and s6 over four programs, at the same time."""
+    programs = {f"app{number}": ["sleep", "3600"] for number in range(4)}
+    started: dict[str, Started] = {}
+    try:
+        if not missing("supervisord"):
+            argv = supervisord_argv(home / "supervisord", programs)
+            started["supervisord"] = Started(argv, log=home / "supervisord.out", env=environment())
+        if not missing("s6-svscan"):
+            started["s6"] = Started(s6_argv(home / "s6", programs), log=home / "s6.out", env=environment())
+        groups = {name: _group(name, one) for name, one in started.items()}
+        time.sleep(SETTLE_SECONDS)
+        return dict(zip(groups, _watch(list(groups.values()), seconds), strict=True))
+    finally:
+        for one in started.values():
+            one.stop()
+
+
+def _group(name: str, started: Started) -> list[int]:
+    """Its processes: s6 has one a service besides the first."""
+    wait_until(lambda: len(procfs.children(started.pid)) >= 4, what=f"four children of {name}")
+    return [started.pid, *procfs.children(started.pid)] if name == "s6" else [started.pid]
+
+
+def _docker(home: Path) -> int:
+    """How many modules of docker a whole life of the stack imports."""
+    place = home / "imports"
+    place.mkdir()
+    python = [sys.executable, "-X", "importtime", "-m", "supervisor"]
+    with notes_stack(place, Ports.choose(), python=python) as stack:
+        stack.booted()
+        (place / "notes" / ".reload-trigger").touch()
+        stack.wait("reload.finished")
+    lines = stack.log.with_suffix(".stderr").read_text().splitlines()
+    modules = [line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")]
+    assert "asyncio" in modules, "the list of imports is not there"
+    return sum(module.partition(".")[0] == "docker" for module in modules)

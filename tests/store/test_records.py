@@ -1,0 +1,139 @@
+"""The records of the state folder: the install, the spawns, the secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from supervisor.core.errors import ConfigurationError
+from supervisor.store.records import InstallFile, SpawnFolder
+from supervisor.store.secrets import SecretFolder
+
+
+def mode_of(path: Path) -> int:
+    """The permission bits."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# install.json.
+
+
+def test_an_install_is_made_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "install.json"
+    first = InstallFile(path)
+    first.install.ports["redis"] = 20001
+    first.install.facts["engine"] = "none"
+    first.save()
+    again = InstallFile(path).install
+    assert again == first.install
+    assert len(again.uuid) == 32
+    assert mode_of(path) == 0o600
+
+
+def test_two_installs_have_two_names(tmp_path: Path) -> None:
+    assert InstallFile(tmp_path / "a").install.uuid != InstallFile(tmp_path / "b").install.uuid
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "Expecting value"),
+        (b'{"uuid": "a", "por', "Unterminated string"),
+        (b"[]", "list indices"),
+        (b"{}", "'uuid' is missing"),
+        (b'{"uuid": null}', "its uuid is no text"),
+        (b'{"uuid": ""}', "its uuid is no text"),
+        (b'{"uuid": "a", "ports": {"redis": "high"}}', "invalid literal"),
+        (b'{"uuid": "a", "ports": [1]}', "has no attribute 'items'"),
+        (b"\xff\xfe\x00", "Expecting value"),
+    ],
+)
+def test_a_broken_install_file_is_an_error_that_says_what_it_holds(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "install.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        InstallFile(path)
+    text = str(caught.value)
+    assert text.startswith(f"cannot read {str(path)!r}: ")
+    assert why in text
+    assert "restore it from a backup, or move it away" in text
+    assert path.read_bytes() == content
+
+
+def test_keys_of_a_later_version_do_not_break_an_install(tmp_path: Path) -> None:
+    path = tmp_path / "install.json"
+    path.write_text(json.dumps({"uuid": "a" * 32, "later": 1}))
+    assert InstallFile(path).install.uuid == "a" * 32
+
+
+# Spawns.
+
+
+def test_spawns_are_read_back_until_they_are_removed(tmp_path: Path) -> None:
+    folder = SpawnFolder(tmp_path)
+    folder.write(7, {"pid": 7, "name": "a"})
+    folder.write(8, {"pid": 8, "name": "b"})
+    folder.remove(7)
+    folder.remove(7)
+    assert SpawnFolder(tmp_path).read() == [{"pid": 8, "name": "b"}]
+    folder.clear()
+    assert folder.read() == []
+
+
+def test_torn_and_foreign_files_are_no_spawns(tmp_path: Path) -> None:
+    (tmp_path / "1.json").write_text('{"pid": 1')
+    (tmp_path / "2.json").write_text("[2]")
+    (tmp_path / "3.json").write_bytes(b"\xff")
+    (tmp_path / "4.json").mkdir()
+    (tmp_path / "notes.txt").write_text("{}")
+    assert SpawnFolder(tmp_path).read() == []
+
+
+# Secrets.
+
+
+def test_a_secret_is_made_once_random_and_private(tmp_path: Path) -> None:
+    folder = SecretFolder(tmp_path)
+    before = os.umask(0)
+    try:
+        secret = folder.get_or_make("redis")
+    finally:
+        os.umask(before)
+    assert mode_of(folder.path("redis")) == 0o600
+    assert len(secret.reveal()) >= 43
+    assert secret == SecretFolder(tmp_path).get_or_make("redis")
+    assert secret != folder.get_or_make("postgres-app")
+
+
+def test_a_secret_does_not_show_itself(tmp_path: Path) -> None:
+    secret = SecretFolder(tmp_path).get_or_make("redis")
+    assert repr(secret) == str(secret) == f"{secret}" == "***"
+    assert secret.reveal() not in repr({"secret": [secret]})
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  \n"])
+def test_an_empty_secret_is_refused_and_not_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / "redis").write_text(content)
+    with pytest.raises(ConfigurationError, match="it is empty; restore it from a backup"):
+        SecretFolder(tmp_path).get_or_make("redis")
+    assert (tmp_path / "redis").read_text() == content
+
+
+def test_a_secret_others_could_read_is_made_private(tmp_path: Path) -> None:
+    (tmp_path / "redis").write_text("given-by-hand\n")
+    (tmp_path / "redis").chmod(0o644)
+    assert SecretFolder(tmp_path).get_or_make("redis").reveal() == "given-by-hand"
+    assert mode_of(tmp_path / "redis") == 0o600
+
+
+def test_a_secret_that_cannot_be_read_is_an_error_with_its_mend(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    with pytest.raises(ConfigurationError, match="Is a directory; restore it from a backup"):
+        SecretFolder(tmp_path).get_or_make("redis")
+    (tmp_path / "other").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="it is not UTF-8 text"):
+        SecretFolder(tmp_path).get_or_make("other")
