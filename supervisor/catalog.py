@@ -166,6 +166,6 @@ class Catalog:
             return {}
         host = self._settings.app_host or "127.0.0.1"
         return {
-            "through Traefik": f"http://{host}:{self.traefik.entry_ports.http}",
-            "through Traefik, https": f"https://{host}:{self.traefik.entry_ports.https}",
+            "traefik_http": f"http://{host}:{self.traefik.entry_ports.http}",
+            "traefik_https": f"https://{host}:{self.traefik.entry_ports.https}",
         }

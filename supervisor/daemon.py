@@ -27,7 +27,7 @@ from supervisor.observe.eventlog import EventLog
 from supervisor.observe.log import LogSink, capture_logging, wants_json
 from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
-from supervisor.parts import Parts, Rings, resolve_mode
+from supervisor.parts import APP, Parts, Rings, resolve_mode
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
 from supervisor.services.runner import ServiceRunner
@@ -80,7 +80,9 @@ class Daemon:
         self._sink = sink
         self._bus = EventBus()
         self._events = EventLog()
-        self._status = StatusFold(orphans_reaped=lambda: self._reaper.orphans_reaped)
+        self._status = StatusFold(
+            services=self._service_names(), apps=[APP], orphans_reaped=lambda: self._reaper.orphans_reaped
+        )
         self._overall = OverallFold(self._bus.publish)
         # The overall state comes last: it publishes its own event from within others.
         for subscriber in (sink.publish, self._events.publish, self._status.publish, self._overall):
@@ -103,6 +105,10 @@ class Daemon:
         self._stop_signals = 0
         self._error: SupervisorError | None = None
         self._outer: TaskGroup | None = None
+
+    def _service_names(self) -> list[str]:
+        built_in = self._settings.services if self._settings.mode == "embedded" else ()
+        return [*built_in, *self._settings.user_services]
 
     async def run(self) -> ExitCode:
         """Boot, serve, stop in order."""

@@ -144,6 +144,7 @@ class Parts:
             restart=policy,
             on_unhealthy=OnUnhealthy(settings.on_unhealthy),
             hold=self.hold,
+            excuse=self.orchestrator.trouble,
         )
         return App(spec, reaper=self.reaper, ring=self.rings.ring(APP), publish=self._publish, on_end=on_end)
 
@@ -180,6 +181,6 @@ class Parts:
         """Where things answer, for people; no secrets."""
         found = {"app": f"http://127.0.0.1:{self.settings.port}"}
         found.update(self.catalog.addresses())
-        found["control socket"] = str(self.state.paths.socket)
-        found["state"] = str(self.state.paths.state)
+        found["control_socket"] = str(self.state.paths.socket)
+        found["state_dir"] = str(self.state.paths.state)
         return found

@@ -53,6 +53,7 @@ class AppSpec:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     on_unhealthy: OnUnhealthy = OnUnhealthy.RESTART
     hold: bool = False
+    excuse: gate.Excuse = lambda: ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class App:
         self._generation: Generation | None = None
         self._health = Health.NONE
         self._old_path = ""
+        self._bad_answers = 0
         self._grace: float | None = None
         self._reason = ""
 
@@ -345,14 +347,18 @@ class App:
                 interval_seconds=self.spec.interval_seconds,
                 retries=self.spec.retries,
                 on_answer=self._answered,
+                excuse=self.spec.excuse,
             )
             self._set_health(Health.UNHEALTHY, reason)
             if self.spec.on_unhealthy is not OnUnhealthy.NONE:
                 return reason
 
     def _answered(self, good: bool, detail: str) -> None:
+        self._bad_answers = 0 if good else self._bad_answers + 1
         if good:
             self._set_health(Health.HEALTHY)
+        elif self._bad_answers >= self.spec.retries:
+            self._set_health(Health.UNHEALTHY, detail)
 
     def _set_health(self, health: Health, error: str = "") -> None:
         if health is not self._health:

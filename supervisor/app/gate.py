@@ -18,6 +18,8 @@ FIRST_SECONDS = 2.0
 CONFIRM_SECONDS = 0.02
 
 Reporter = Callable[[bool, str], None]
+Excuse = Callable[[], str]
+"""Why a bad answer is not the app's fault right now (a service it needs is down); empty when there is none."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +101,26 @@ def _from_ours(verdict: Verdict, child: Child, check: HealthCheck) -> Verdict:
 
 
 async def watch_liveness(
-    check: HealthCheck, path: str, *, interval_seconds: float, retries: int, on_answer: Reporter
+    check: HealthCheck, path: str, *, interval_seconds: float, retries: int, on_answer: Reporter, excuse: Excuse
 ) -> str:
     """Probe a serving app for ever; returns why once `retries` probes in a row failed.
 
-    `on_answer(good, detail)` is told of every answer.
+    An app that answers, if only to say that its database is down, does not count as hung while that is so: a restart
+    would not help, and would use up its budget. `on_answer(good, detail)` is told of every answer.
     """
     failures = 0
     while True:
         await anyio.sleep(interval_seconds)
-        verdict = await _ask_within(check, path)
-        on_answer(verdict.good, verdict.detail)
-        failures = 0 if verdict.good else failures + 1
+        answer = await _ask_within(check, path)
+        why = answer.verdict.detail
+        excused = excuse() if answer.status is not None and not answer.verdict.good else ""
+        on_answer(answer.verdict.good, f"{why} (while {excused})" if excused else why)
+        failures = 0 if answer.verdict.good or excused else failures + 1
         if failures >= retries:
-            return f"{failures} liveness probes in a row failed; last answer: {verdict.detail}"
+            return f"{failures} liveness probes in a row failed; last answer: {why}"
 
 
-async def _ask_within(check: HealthCheck, path: str) -> Verdict:
+async def _ask_within(check: HealthCheck, path: str) -> HttpAnswer:
     with anyio.move_on_after(check.limit_seconds):
-        return (await ask(check, path)).verdict
-    return waiting(f"no answer within {check.limit_seconds:g} s")
+        return await ask(check, path)
+    return HttpAnswer(None, waiting(f"no answer within {check.limit_seconds:g} s"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from supervisor.core.events import (
+    AppHealthChanged,
     AppHeld,
     AppRestarting,
     BootFinished,
@@ -94,6 +95,8 @@ class OverallFold:
                 facts.app_serving = False
             case AppHeld(reason=reason):
                 facts.app_serving, facts.app_held = False, reason
+            case AppHealthChanged(app=app, health=health, error=error):
+                facts.healths[app] = health, error
             case RouteChanged(app=app, health=health, error=error):
                 facts.healths[f"route:{app}"] = health, error
             case _:

@@ -242,7 +242,8 @@ class StatusFold:
             number: one for number, one in app.generations.items() if number == newest or one.state not in _GONE
         }
         if event.state is GenerationState.SERVING:
-            app.held, app.error = False, ""
+            # The gate proved it; its health is told again only when it changes.
+            app.held, app.error, app.health = False, "", Health.HEALTHY
         if (shown := app.shown()) is not None and shown.state in _GONE:
             app.health = Health.NONE
 

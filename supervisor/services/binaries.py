@@ -225,4 +225,5 @@ def _on_path(name: str, places: Places) -> Path | None:
 
 
 def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    # access() first: below a folder that may not be entered, is_file() raises where access() says no.
+    return os.access(path, os.X_OK) and path.is_file()

@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from supervisor.core.errors import ConfigurationError, RejectedError, SupervisorError, UnreachableError
-from supervisor.core.events import Publish
+from supervisor.core.events import Health, Publish
 from supervisor.probe.exec import probe_exec
 from supervisor.probe.http import probe_http
 from supervisor.probe.tcp import probe_tcp
@@ -96,6 +96,13 @@ class ServiceOrchestrator:
         """How long an orderly stop of all may take: the longest grace of each level, added up."""
         order = plan.levels(runner.spec for runner in self._runners.values())
         return sum(max(self._runners[name].spec.stop_seconds for name in level) for level in order)
+
+    def trouble(self) -> str:
+        """Which services do not work now, for a sentence; empty when all that should run do."""
+        down = [
+            name for name, runner in self._runners.items() if not runner.is_ready or runner.health is Health.UNHEALTHY
+        ]
+        return f"{', '.join(sorted(down))} is down" if down else ""
 
     @property
     def runners(self) -> dict[str, ServiceRunner]:

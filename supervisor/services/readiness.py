@@ -125,7 +125,7 @@ async def prove(
     wait = ProbeWait()
     while True:
         before = subject.incarnation
-        verdict = await _probe_within(probe, _time_left(progress, limits))
+        verdict = await _probe_within(probe, _time_left(progress, limits), progress.last)
         progress.attempts += 1
         verdict = _checked(verdict, before, subject, port)
         progress.last = verdict
@@ -143,11 +143,11 @@ async def prove(
         await _pause(pause, subject, watch=not verdict.good and limits.interval_seconds is None)
 
 
-async def _probe_within(probe: Probe, seconds: float) -> Verdict:
+async def _probe_within(probe: Probe, seconds: float, last: Verdict) -> Verdict:
     """One probe, cut off at the deadline: a probe that hangs must not outlive the service's own limit."""
     with anyio.move_on_after(max(seconds, 0.05)):
         return await probe()
-    return waiting("the probe got no answer before the deadline")
+    return waiting(f"no answer before the deadline; the one before it: {last.detail or last.answer}")
 
 
 def _checked(verdict: Verdict, before: str | None, subject: Subject, port: int | None) -> Verdict:

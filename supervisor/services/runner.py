@@ -121,6 +121,8 @@ class ServiceRunner:
         if self._wanted and self.state is not S.FAILED:
             return
         self._ends.clear()
+        if self.settled.is_set():
+            self.settled, self.failure = anyio.Event(), None
         if self._wanted and self._scope is not None:
             self._scope.cancel()  # it sleeps between two tries; `run` goes straight on, as it is still wanted
         elif not self._wanted:
@@ -135,7 +137,6 @@ class ServiceRunner:
     async def restart(self, grace_seconds: float | None = None) -> None:
         """Stop it and start it again; returns when it is ready, raises UnreachableError when it is not."""
         await self._end_run(grace_seconds)
-        self.settled, self.failure = anyio.Event(), None
         self.start()
         await self.wait_ready()
 

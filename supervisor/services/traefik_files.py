@@ -15,7 +15,6 @@ _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 _MAX_HOST = 253
 _YEAR_SECONDS = 31_536_000
 
-
 READY_PATH = "/supervisor-ready"
 
 

@@ -25,8 +25,7 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o600, durable: bool = Tr
 
     `durable` also survives a power cut (fsync of file and folder, some milliseconds). Raises OSError; nothing is left.
     """
-    path.write_text(text); return
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), mode)

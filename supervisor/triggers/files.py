@@ -32,10 +32,10 @@ def touched(before: Stamp, after: Stamp) -> bool:
 
 
 class TriggerFile:
-    """Watches `path`; calls `on_touch` for each touch seen. The file is never removed; one there at the start is seen.
+    """Watches `path`; calls `on_touch` for each touch seen. The file is never removed.
 
-    `seen` is its stamp (see `stamp`) when the supervisor started. Its folder is watched, as editors and `mv` replace files; where inotify is missing or a bind mount loses events,
-    a comparison each second finds the touch too.
+    `seen` is its stamp (see `stamp`) when the supervisor started. The folder is watched, as editors and `mv` replace
+    files; where inotify is missing or a bind mount loses events, a comparison each second finds the touch too.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TriggerFile:
             await anyio.sleep(_FOLDER_RETRY_SECONDS)
 
     async def _watch_folder(self, folder: Path) -> None:
-        """Until the watch breaks. watchfiles waits for its thread when cancelled, so the thread is told to end first."""
+        """Until the watch breaks. A cancelled watchfiles waits for its thread, so the thread is told to end first."""
         from watchfiles import awatch
 
         stop = anyio.Event()

@@ -15,11 +15,12 @@ from tests.bench.truth import Prober
 
 FACTOR, ALLOWANCE_SECONDS = 1.1, 0.5
 METHOD = (
-    "`supervisor run --mode embedded` with examples/notes: Postgres, Redis, Traefik, migrations, app, route. The boot "
-    "is from exec to the log's `boot.finished`. The critical path is made of parts seen by the independent prober in the "
-    "same boot: the longest of the services' spawn to truth (Postgres on its first boot from the start of initdb; Traefik "
-    "by its ping), plus the migrations alone (connect, run the files, by another client afterwards), plus the app's spawn "
-    f"to its first 200. Target: critical path x {FACTOR} + {ALLOWANCE_SECONDS} s."
+    "`supervisor run --mode embedded` with examples/notes: Postgres, Redis, Traefik, migrations, app, route. The "
+    "boot is from exec to the log's `boot.finished`. The critical path is made of parts seen by the independent "
+    "prober in the same boot: the longest of the services' spawn to truth (Postgres on its first boot from the "
+    "start of initdb; Traefik by its ping), plus the migrations alone (connect, run the files, by another client "
+    f"afterwards), plus the app's spawn to its first 200. Target: critical path x {FACTOR} + {ALLOWANCE_SECONDS} "
+    "s."
 )
 
 

@@ -17,9 +17,9 @@ from tests.bench.rig import PROGRAMS, PYTHON, Plan, Started, alone, environment,
 TARGET_MS = 20.0
 HEALTHY_SECONDS = 1.5  # supervisord and s6 take an end within the first second for a failed start
 METHOD = (
-    f"The same small program under each, killed with -9 after {HEALTHY_SECONDS:g} s of healthy running, the first crash of "
-    "each run. The time ends when a child of the supervisor with another pid runs that program, read from /proc without "
-    "a pause."
+    f"The same small program under each, killed with -9 after {HEALTHY_SECONDS:g} s of healthy running, the first "
+    "crash of each run. The time ends when a child of the supervisor with another pid runs that program, read "
+    "from /proc without a pause."
 )
 
 

@@ -18,9 +18,10 @@ TARGET_MS = 30.0
 LIMIT_SECONDS = 5.0
 WANTED = (int(signal.SIGTERM), int(signal.SIGHUP))
 METHOD = (
-    "A forked child takes the time and execs; we read its /proc status without a pause until TERM and HUP are caught, "
-    "or blocked for a sigwait, as inits do. `python itself` is an interpreter that only sets two handlers: the part that "
-    "nobody's own code can save. The processes are killed at once, so nothing but their first moments is measured."
+    "A forked child takes the time and execs; we read its /proc status without a pause until TERM and HUP are "
+    "caught, or blocked for a sigwait, as inits do. `python itself` is an interpreter that only sets two "
+    "handlers: the part that nobody's own code can save. The processes are killed at once, so nothing but their "
+    "first moments is measured."
 )
 _FLOOR = "import signal, time\nfor n in (1, 15):\n    signal.signal(n, lambda *_: None)\ntime.sleep(9)"
 

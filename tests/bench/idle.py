@@ -31,12 +31,12 @@ MEMORY_MIB, WAKEUPS = 60.0, 2.0
 SETTLE_SECONDS = 3.0
 THREAD_RATE = 10.0
 METHOD = (
-    "The whole embedded stack with examples/notes, then `--no-services` with one small app, left alone; supervisord and "
-    "s6 over four programs that sleep. Memory of the supervisor itself (s6: of all its processes) at the end, RSS and "
-    "PSS from smaps_rollup; wake-ups are voluntary context switches a second over the window, summed over threads. "
-    "watchfiles' own are counted apart: a thread named after notify, or one that is not the main thread and wakes at "
-    f"least {THREAD_RATE:g} times a second (its loop wakes every 50 ms). docker: the modules imported in a whole life of "
-    "the stack, boot, reload and stop, are listed by `python -X importtime`."
+    "The whole embedded stack with examples/notes, then `--no-services` with one small app, left alone; "
+    "supervisord and s6 over four programs that sleep. Memory of the supervisor itself (s6: of all its processes) "
+    "at the end, RSS and PSS from smaps_rollup; wake-ups are voluntary context switches a second over the window, "
+    "summed over threads. watchfiles' own are counted apart: a thread named after notify, or one that is not the "
+    f"main thread and wakes at least {THREAD_RATE:g} times a second (its loop wakes every 50 ms). docker: the "
+    "modules imported in a whole life of the stack, boot, reload and stop, are listed by `python -X importtime`."
 )
 
 
@@ -72,7 +72,7 @@ def run(plan: Plan) -> Section:
         _ours(section, "--no-services", second, None)
         plan.say("the others")
         for name, seen in _others(home / "others", seconds).items():
-            section.rows += _rows(name, seen, None)
+            section.rows.extend(_rows(name, seen, None))
         plan.say("imports")
         section.rows.append(Row(what="docker modules imported, embedded", values=[_docker(home)], target=0))
     return section
@@ -114,7 +114,7 @@ def _seen(group: Sequence[int], before: Look, after: Look, elapsed: float) -> Se
 
 
 def _ours(section: Section, name: str, seen: Seen, memory: float | None) -> None:
-    section.rows += _rows(name, seen, memory)
+    section.rows.extend(_rows(name, seen, memory))
     section.rows.append(
         Row(what=f"{name}: wake-ups a second, watchfiles' own", values=[seen.rate(theirs=True)], unit="/s")
     )

@@ -32,10 +32,11 @@ from tests.bench.rig import (
 
 COUNT = 10_000
 METHOD = (
-    f"As PID 1 of a PID namespace, over a program that forks {COUNT} grandchildren (3,000 with --quick) whose parents "
-    "end, and then lets all of them end at once. The program itself counts the namespace's processes, zombies included, "
-    "until it is back to what it had been; the time is from letting go to then and so has the kernel's own work in it. "
-    "The status API of `supervisor run` is asked all the while, one connection a question, one after the other."
+    f"As PID 1 of a PID namespace, over a program that forks {COUNT} grandchildren (3,000 with --quick) whose "
+    "parents end, and then lets all of them end at once. The program itself counts the namespace's processes, "
+    "zombies included, until it is back to what it had been; the time is from letting go to then and so has the "
+    "kernel's own work in it. The status API of `supervisor run` is asked all the while, one connection a "
+    "question, one after the other."
 )
 
 
@@ -167,7 +168,9 @@ def ask(path: Path) -> float:
     connection = _Unix(path)
     try:
         connection.request("GET", "/v1/status")
-        assert connection.getresponse().read()
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        assert response.read()
     finally:
         connection.close()
     return time.monotonic() - began

@@ -9,16 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench.figures import Row, Section
-from tests.bench.rig import Entry, Plan, Ports, Supervisor, alone_services, at, folder, wait_until
+from tests.bench.rig import Entry, Plan, Supervisor, alone_services, at, folder, wait_until
 from tests.bench.truth import Prober
 
 TARGET_MS = 100.0
 METHOD = (
-    "A prober in a process of its own asks every 2 ms: Postgres by a login with the app's own role and `SELECT 1`, Redis "
-    "by `AUTH` and `PING`. Truth is the moment its first answered question was asked; said is the `at` of our log's "
-    "`service.state running`. `said before the truth` counts runs in which that was before the prober's last failure. "
-    "Postgres in recovery: the postmaster is killed with -9 under a write load, and restarted by the supervisor. Redis "
-    "loading: a data set that takes it a while to read."
+    "A prober in a process of its own asks every 2 ms: Postgres by a login with the app's own role and `SELECT "
+    "1`, Redis by `AUTH` and `PING`. Truth is the moment its first answered question was asked; said is the `at` "
+    "of our log's `service.state running`. `said before the truth` counts runs in which that was before the "
+    "prober's last failure. Postgres in recovery: the postmaster is killed with -9 under a write load, and "
+    "restarted by the supervisor. Redis loading: a data set that takes it a while to read."
 )
 Lateness = dict[str, list[float]]
 

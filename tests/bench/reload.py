@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +33,12 @@ from tests.bench.rig import (
 
 ORIGINAL_GAP_MS, ORIGINAL_REACTION_MS = 3070.0, 3000.0
 METHOD = (
-    "`told` is from the signal, the touch or the client's start to the old app's TERM handler, which writes the time; "
-    "`gap` is from the first refused or broken request after that to the first answered one, asked every millisecond. "
-    "The small app ends at once when told and starts in about 20 ms, so its gap is mostly the supervisor's; the gap with "
-    "examples/notes is one of a real app's stop and start. Stop, then start: the reload without a gap is another issue. "
-    "The original's figures are those measured for the issue, not measured again here."
+    "`told` is from the signal, the touch or the client's start to the old app's TERM handler, which writes the "
+    "time; `gap` is from the first refused or broken request after that to the first answered one, asked every "
+    "millisecond. The small app ends at once when told and starts in about 20 ms, so its gap is mostly the "
+    "supervisor's; the gap with examples/notes is one of a real app's stop and start. Stop, then start: the "
+    "reload without a gap is another issue. The original's figures are those measured for the issue, not measured "
+    "again here."
 )
 PROGRAM = [PYTHON, "-I", "-S", str(PROGRAMS / "app.py")]
 
@@ -115,8 +116,8 @@ def run(plan: Plan) -> Section:
     for name, one in found.items():
         is_ours = name in ("HUP", "trigger file")
         ours = None if is_ours else found["HUP"]
-        section.rows.append(Row(what=f"{name}: told", values=one.told, unit="ms", ours=ours and ours.told))
-        section.rows.append(Row(what=f"{name}: gap", values=one.gap, unit="ms", ours=ours and ours.gap))
+        section.rows.append(Row(what=f"{name}: told", values=one.told, unit="ms", ours=ours.told if ours else None))
+        section.rows.append(Row(what=f"{name}: gap", values=one.gap, unit="ms", ours=ours.gap if ours else None))
     section.rows.append(Row(what="notes, embedded, HUP: gap", values=gaps, unit="ms"))
     section.rows.append(Row(what="notes, embedded, HUP: to our log's draining", values=reactions, unit="ms"))
     section.rows.append(Row(what="the original, HUP: gap", values=[ORIGINAL_GAP_MS], unit="ms", ours=found["HUP"].gap))
@@ -161,6 +162,11 @@ def _others() -> dict[str, Callable[[Path, dict[str, Found], int], None]]:
     return others
 
 
+def _call(argv: Sequence[str]) -> None:
+    """Run a client to its end. In a clean environment: ours may lead /usr/bin/supervisorctl to our own package."""
+    subprocess.run(argv, env=environment(), capture_output=True, timeout=30, check=True)
+
+
 def _supervisord(home: Path, found: dict[str, Found], runs: int) -> None:
     port, told, it = free_port(), home / "told", home / "it"
     env = environment({"PORT": str(port), "BENCH_TOLD": str(told)})
@@ -171,7 +177,7 @@ def _supervisord(home: Path, found: dict[str, Found], runs: int) -> None:
                 "supervisorctl restart",
                 port,
                 told,
-                lambda: subprocess.run(supervisorctl_argv(it, "restart", "app"), capture_output=True, timeout=30),
+                lambda: _call(supervisorctl_argv(it, "restart", "app")),
             )
         for _ in range(runs):
             _measure(found, "supervisord, HUP", port, told, lambda: os.kill(started.pid, signal.SIGHUP))
@@ -187,7 +193,7 @@ def _s6(home: Path, found: dict[str, Found], runs: int) -> None:
                 "s6-svc -r",
                 port,
                 told,
-                lambda: subprocess.run(["s6-svc", "-r", str(it / "app")], capture_output=True, timeout=30),
+                lambda: _call(["s6-svc", "-r", str(it / "app")]),
             )
 
 

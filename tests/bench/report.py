@@ -16,14 +16,14 @@ _HEAD = """\
 # Benchmarks
 
 Written by `scripts/bench`; do not edit. Each figure is the best, the median and the worst of its runs. `met` means that
-the worst run met the target. Comparisons are made in the same run, side by side, with the same programs. Figures are for
-comparing with each other on one machine, not with those of another.
+the worst run met the target. Comparisons are made in the same run, side by side, with the same programs. Figures are
+for comparing with each other on one machine, not with those of another.
 """
 
 
 def merge(old: str, sections: Iterable[tuple[Section, str]], order: list[str]) -> str:
     """The new text: `sections` come with the load average they were measured at; others stay as they are."""
-    kept = {name: body for name, body in re.findall(r"(?ms)^## (\S+):(.*?)(?=^## |\Z)", old)}
+    kept: dict[str, str] = dict(re.findall(r"(?ms)^## (\S+):(.*?)(?=^## |\Z)", old))
     today = datetime.now(UTC).date().isoformat()
     for section, load in sections:
         made = f"Measured {today}; load average before it {load}."

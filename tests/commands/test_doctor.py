@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,14 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "SUPERVISOR_STATE_DIR": str(state),
         "SUPERVISOR_RUNTIME_DIR": str(runtime),
     }
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that all may enter; those of `tmp_path` are for us alone."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @contextmanager
@@ -96,13 +105,9 @@ def test_state_folder_that_cannot_be_written_is_failed(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only as root do servers run as users of their own")
-def test_state_folder_postgres_cannot_enter_is_failed_and_named(environ: dict[str, str], tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
+def test_state_folder_postgres_cannot_enter_is_failed_and_named(environ: dict[str, str], open_folder: Path) -> None:
+    closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
-    for folder in tmp_path.parents:
-        if folder.is_relative_to("/tmp/pytest-of-root"):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o755)
     settings = environ | {"SUPERVISOR_STATE_DIR": str(closed / "state")}
     (fact,) = _examine(settings, "postgres's data")
     assert fact.grade is Grade.FAILED

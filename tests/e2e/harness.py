@@ -69,7 +69,7 @@ def answers(port: int, path: str = "/") -> int | None:
 
 @dataclass
 class Supervisor:
-    """One `supervisor run`; it may be started several times. Ended by `stop` or `kill`, by the fixture at the latest."""
+    """One `supervisor run`; may be started several times. Ended by `stop` or `kill`, by the fixture at the latest."""
 
     folder: Path
     arguments: list[str] = field(default_factory=list)
@@ -240,7 +240,7 @@ class Supervisor:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there and no zombie: who reaps orphans of a killed supervisor is the machine's business."""
+    """Whether the process is there and no zombie: who reaps the orphans of a killed one is the machine's business."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

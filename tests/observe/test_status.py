@@ -108,6 +108,17 @@ def test_app_row_shows_the_generation_users_reach() -> None:
     assert (row["generation"], row["state"], row["pid"]) == (2, "serving", 12)
 
 
+def test_generation_that_serves_was_proved_healthy() -> None:
+    events_of_a_restart = [
+        _generation(1, GenerationState.SERVING),
+        events.AppHealthChanged(app="app", health=Health.UNHEALTHY, error="timeout"),
+        _generation(1, GenerationState.STOPPED),
+    ]
+    assert _folded(*events_of_a_restart)["apps"][0]["health"] == "none"
+    row = _folded(*events_of_a_restart, _generation(2, GenerationState.SERVING))["apps"][0]
+    assert (row["health"], row["error"]) == ("healthy", "")
+
+
 def test_failed_candidate_leaves_the_old_generation_shown() -> None:
     row = _folded(
         _generation(1, GenerationState.SERVING, pid=11),

@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 
+import anyio
 import pytest
 
 from supervisor.core.errors import ConfigurationError, PrivilegeError
@@ -44,8 +45,25 @@ async def test_traefik_is_good_on_ping_stops_quickly_and_starts_again_on_its_por
             child = rig.spawn(command)
             await answered(server.probe, Answer.GOOD)
             assert (await child.stop(grace_seconds=10)).clean
-        assert [one.result for one in reported] == [Written.WRITTEN] * 3 + [Written.UNCHANGED] * 3
+        assert [one.result for one in reported] == [Written.WRITTEN] * 4 + [Written.UNCHANGED] * 4
         assert (await server.probe()).answer is Answer.WAITING
+
+
+@pytest.mark.servers
+async def test_traefik_is_not_ready_while_its_dynamic_files_cannot_be_loaded() -> None:
+    async with open_rig() as rig:
+        free = [pick_free(avoid=set()) for _ in range(2)]
+        server = embedded(rig.state, [], http_port=free[0], https_port=free[1])
+        command = await server.prepare()
+        broken = server.options().dynamic_folder / "mine.yml"
+        broken.write_text("http: [this is no mapping\n")
+        rig.spawn(command)
+        await answered(server.probe, Answer.WAITING)
+        with anyio.fail_after(10):
+            while "not loaded" not in (verdict := await server.probe()).detail:
+                assert verdict.answer is Answer.WAITING
+        broken.unlink()
+        await answered(server.probe, Answer.GOOD)
 
 
 def test_first_candidate_that_can_be_had_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

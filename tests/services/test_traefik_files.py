@@ -193,6 +193,7 @@ async def test_changed_routes_are_taken_over_without_a_restart() -> None:
         assert results == {
             "traefik.yml": Written.UNCHANGED,
             "middlewares.yml": Written.UNCHANGED,
+            "ready.yml": Written.UNCHANGED,
             "dokploy.yml": Written.WRITTEN,
         }
         assert (await routed(options, host="new.example")).status == 200
@@ -213,7 +214,7 @@ def test_folders_come_first_and_files_have_their_modes(tmp_path: Path) -> None:
         results = write(options)
     finally:
         os.umask(old)
-    assert [one.result for one in results] == [Written.WRITTEN] * 3
+    assert [one.result for one in results] == [Written.WRITTEN] * 4
     for path, mode in {
         options.folder: 0o755,
         options.dynamic_folder: 0o755,
@@ -223,7 +224,7 @@ def test_folders_come_first_and_files_have_their_modes(tmp_path: Path) -> None:
     }.items():
         assert stat.S_IMODE(path.stat().st_mode) == mode, path
     assert options.dynamic_folder not in options.acme_file.parents
-    assert [one.result for one in write(options)] == [Written.UNCHANGED] * 3
+    assert [one.result for one in write(options)] == [Written.UNCHANGED] * 4
 
 
 def test_certificates_already_there_are_kept_and_their_mode_is_mended(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ sys.stdin.read()
 
 
 @contextmanager
-def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python process, killed at the end."""
+def child(program: str, *arguments: object, close_fds: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process, killed at the end. Its output is not buffered here, so that `select` sees all of it."""
     words = [sys.executable, "-c", program, *(str(argument) for argument in arguments)]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, close_fds=close_fds)
     with process:
         try:
             yield process
@@ -58,12 +58,12 @@ def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def line_of(process: subprocess.Popen[str]) -> str:
+def line_of(process: subprocess.Popen[bytes]) -> str:
     """Its next line of output, within a limit."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], _LIMIT_SECONDS)
     assert ready, "it said nothing in time"
-    return process.stdout.readline().strip()
+    return process.stdout.readline().decode().strip()
 
 
 def is_whole(text: str) -> bool:
@@ -280,7 +280,7 @@ def test_a_lock_keeps_a_second_one_out_until_it_is_dropped(tmp_path: Path) -> No
 def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
     lock = StateLock(tmp_path / "lock")
     lock.take()
-    with child("import sys; print('up', flush=True); sys.stdin.read()") as process:
+    with child("import sys; print('up', flush=True); sys.stdin.read()", close_fds=False) as process:
         assert line_of(process) == "up"
         lock.drop()
         again = StateLock(tmp_path / "lock")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -11,8 +12,10 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import SocketStream
 
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.events import Notice, OverallState
@@ -309,9 +313,8 @@ async def test_cancelling_cuts_off_a_client_that_does_not_read(rig: Rig) -> None
             connection = await stack.enter_async_context(await rig.connect())
             await connection.send(b"GET /v1/logs?follow=1&n=0 HTTP/1.1\r\nHost: supervisor\r\n\r\n")
             assert b" 200 " in await connection.receive()
-            for _ in range(4000):  # far more than the socket takes: the server's next write must wait
-                rig.logs.ring("app").add("x" * 1000)
-            await rig.get("/v1/status")
+            rig.logs.ring("app").add("x" * 4_000_000)  # more than the socket takes: the server's next write must wait
+            await _until(lambda: _unread_bytes(connection) > 100_000)
             group.cancel_scope.cancel()
         assert asyncio.all_tasks() <= before
     assert not rig.path.exists()
@@ -454,6 +457,11 @@ async def test_connections_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch
                 await third.receive()
         await _until(lambda: rig.events._subscriptions == [])
         assert (await rig.get("/v1/health")).status == 200
+
+
+def _unread_bytes(connection: SocketStream) -> int:
+    raw = connection.extra(anyio.abc.SocketAttribute.raw_socket)
+    return int(struct.unpack("i", fcntl.ioctl(raw, termios.FIONREAD, b"    "))[0])
 
 
 async def _until(condition: Any) -> None:
