@@ -97,6 +97,10 @@ def decide_refusal(error: Exception, password_hint: str = "") -> Verdict:
             return fatal(f"the server takes no writes, as it cannot save to disk: {said}; free some space there")
         case exceptions.ResponseError() if any(mark in said for mark in _WRONG_PASSWORD):
             return fatal(f"the server refuses the password: {said}; {hint}")
+        case exceptions.ConnectionError() if isinstance(error.__cause__ or error.__context__, OSError):
+            cause = error.__cause__ or error.__context__
+            assert isinstance(cause, OSError)
+            return waiting(f"cannot connect: {explain_connect_error(cause)}")
         case OSError():
             return waiting(f"cannot connect: {explain_connect_error(error)}")
         case _:

@@ -57,6 +57,7 @@ def _boot(home: Path, *, first: bool) -> dict[str, float]:
             "total": total,
             "critical path": path,
             "boot / (path x 1.1 + 0.5 s)": total / allowed,
+            "boot beyond the path": total - path,
             **{f"{name}, spawn to truth": seconds for name, seconds in services.items()},
             "migrations alone": migrations,
             "app, spawn to first 200": serving,

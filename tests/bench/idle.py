@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from tests.bench.rig import (
     Started,
     Supervisor,
     alone,
-    environment,
     folder,
     free_port,
     missing,
@@ -29,6 +29,7 @@ from tests.bench.rig import (
 
 MEMORY_MIB, WAKEUPS = 60.0, 2.0
 SETTLE_SECONDS = 3.0
+OURS = ("embedded", "no-services")
 THREAD_RATE = 10.0
 METHOD = (
     "The whole embedded stack with examples/notes, then `--no-services` with one small app, left alone; "
@@ -56,26 +57,52 @@ class Seen:
 
 
 def run(plan: Plan) -> Section:
-    """Each once in a long window, as a median of windows says no more here."""
+    """Everybody at the same time, in each run from a fresh start."""
     section = Section(name="idle", title="idle memory and wake-ups", method=METHOD)
     seconds = 10.0 if plan.quick else 60.0
     section.notes.append(f"window: {seconds:g} s, beginning {SETTLE_SECONDS:g} s after the boot, all at the same time")
+    runs: dict[str, list[Seen]] = {}
+    for number in range(plan.runs(3, 1)):
+        plan.say(f"window {number + 1}")
+        for name, seen in _window(seconds).items():
+            runs.setdefault(name, []).append(seen)
+    for name, all_seen in runs.items():
+        section.rows.extend(_rows(name, all_seen))
+        if name in OURS:
+            section.notes.append(f"{name}, threads of the last run: {_threads(all_seen[-1])}")
+    plan.say("imports")
     with folder() as home:
-        for name in ("embedded", "none", "others"):
-            (home / name).mkdir()
-        with notes_stack(home / "embedded", Ports.choose()) as whole, _one_app(home / "none") as single:
-            whole.booted()
-            single.booted()
-            time.sleep(SETTLE_SECONDS)
-            first, second = _watch([[whole.pid], [single.pid]], seconds)
-        _ours(section, "embedded", first, MEMORY_MIB)
-        _ours(section, "--no-services", second, None)
-        plan.say("the others")
-        for name, seen in _others(home / "others", seconds).items():
-            section.rows.extend(_rows(name, seen, None))
-        plan.say("imports")
         section.rows.append(Row(what="docker modules imported, embedded", values=[_docker(home)], target=0))
     return section
+
+
+def _window(seconds: float) -> dict[str, Seen]:
+    """Start everybody, leave them alone, look."""
+    programs = {f"app{number}": ["sleep", "3600"] for number in range(4)}
+    with ExitStack() as scope:
+        home = scope.enter_context(folder())
+        for name in OURS:
+            (home / name).mkdir()
+        whole = scope.enter_context(notes_stack(home / OURS[0], Ports.choose()))
+        single = scope.enter_context(_one_app(home / OURS[1]))
+        groups = {OURS[0]: [whole.pid], OURS[1]: [single.pid]}
+        if not missing("supervisord"):
+            argv = supervisord_argv(home / "supervisord", programs)
+            one = scope.enter_context(Started(argv, log=home / "supervisord.out"))
+            groups["supervisord"] = [one.pid]
+            _wait_children(one)
+        if not missing("s6-svscan"):
+            one = scope.enter_context(Started(s6_argv(home / "s6", programs), log=home / "s6.out"))
+            _wait_children(one)
+            groups["s6"] = [one.pid, *procfs.children(one.pid)]
+        whole.booted()
+        single.booted()
+        time.sleep(SETTLE_SECONDS)
+        return dict(zip(groups, _watch(list(groups.values()), seconds), strict=True))
+
+
+def _wait_children(started: Started) -> None:
+    wait_until(lambda: len(procfs.children(started.pid)) >= 4, what="four children")
 
 
 def _one_app(home: Path) -> Supervisor:
@@ -113,51 +140,30 @@ def _seen(group: Sequence[int], before: Look, after: Look, elapsed: float) -> Se
     )
 
 
-def _ours(section: Section, name: str, seen: Seen, memory: float | None) -> None:
-    section.rows.extend(_rows(name, seen, memory))
-    section.rows.append(
-        Row(what=f"{name}: wake-ups a second, watchfiles' own", values=[seen.rate(theirs=True)], unit="/s")
-    )
-    threads = ", ".join(
-        f"{thread} {rate:.2f}/s{' (watchfiles)' if theirs else ''}" for thread, rate, theirs in seen.threads
-    )
-    section.notes.append(f"{name}, threads: {threads}")
+def _threads(seen: Seen) -> str:
+    return ", ".join(f"{name} {rate:.2f}/s{' (watchfiles)' if theirs else ''}" for name, rate, theirs in seen.threads)
 
 
-def _rows(name: str, seen: Seen, memory: float | None) -> list[Row]:
-    wakeups = WAKEUPS if name in ("embedded", "--no-services") else None
-    return [
-        Row(what=f"{name}: RSS", values=[seen.rss], unit="MiB", target=memory),
-        Row(what=f"{name}: PSS", values=[seen.pss], unit="MiB"),
-        Row(what=f"{name}: wake-ups a second", values=[seen.rate(theirs=False)], unit="/s", target=wakeups),
-        Row(what=f"{name}: processor time a second", values=[seen.cpu_share], unit="ms"),
-        Row(what=f"{name}: threads", values=[len(seen.threads)]),
-        Row(what=f"{name}: descriptors", values=[seen.descriptors]),
+def _rows(name: str, runs: Sequence[Seen]) -> list[Row]:
+    is_ours = name in OURS
+    memory, wakeups = (MEMORY_MIB if name == OURS[0] else None), (WAKEUPS if is_ours else None)
+    rows = [
+        Row(what=f"{name}: RSS", values=[seen.rss for seen in runs], unit="MiB", target=memory),
+        Row(what=f"{name}: PSS", values=[seen.pss for seen in runs], unit="MiB"),
+        Row(
+            what=f"{name}: wake-ups a second",
+            values=[seen.rate(theirs=False) for seen in runs],
+            unit="/s",
+            target=wakeups,
+        ),
+        Row(what=f"{name}: processor time a second", values=[seen.cpu_share for seen in runs], unit="ms"),
+        Row(what=f"{name}: threads", values=[len(seen.threads) for seen in runs]),
+        Row(what=f"{name}: descriptors", values=[seen.descriptors for seen in runs]),
     ]
-
-
-def _others(home: Path, seconds: float) -> dict[str, Seen]:
-    """supervisord and s6 over four programs, at the same time."""
-    programs = {f"app{number}": ["sleep", "3600"] for number in range(4)}
-    started: dict[str, Started] = {}
-    try:
-        if not missing("supervisord"):
-            argv = supervisord_argv(home / "supervisord", programs)
-            started["supervisord"] = Started(argv, log=home / "supervisord.out", env=environment())
-        if not missing("s6-svscan"):
-            started["s6"] = Started(s6_argv(home / "s6", programs), log=home / "s6.out", env=environment())
-        groups = {name: _group(name, one) for name, one in started.items()}
-        time.sleep(SETTLE_SECONDS)
-        return dict(zip(groups, _watch(list(groups.values()), seconds), strict=True))
-    finally:
-        for one in started.values():
-            one.stop()
-
-
-def _group(name: str, started: Started) -> list[int]:
-    """Its processes: s6 has one a service besides the first."""
-    wait_until(lambda: len(procfs.children(started.pid)) >= 4, what=f"four children of {name}")
-    return [started.pid, *procfs.children(started.pid)] if name == "s6" else [started.pid]
+    if is_ours:
+        theirs = [seen.rate(theirs=True) for seen in runs]
+        rows.insert(3, Row(what=f"{name}: wake-ups a second of watchfiles' own", values=theirs, unit="/s"))
+    return rows
 
 
 def _docker(home: Path) -> int:

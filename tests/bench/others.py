@@ -34,13 +34,13 @@ serverurl=unix://{home}/supervisor.sock
 
 
 def supervisord_argv(home: Path, programs: Programs) -> list[str]:
-    """supervisord in the foreground. By its full path: our own environment has a package of that name."""
-    return ["/usr/bin/supervisord", "-n", "-c", str(supervisord_config(home, programs))]
+    """supervisord in the foreground."""
+    return ["supervisord", "-n", "-c", str(supervisord_config(home, programs))]
 
 
 def supervisorctl_argv(home: Path, *words: str) -> list[str]:
     """Its client."""
-    return ["/usr/bin/supervisorctl", "-c", str(home / "supervisord.conf"), *words]
+    return ["supervisorctl", "-c", str(home / "supervisord.conf"), *words]
 
 
 def s6_argv(home: Path, programs: Programs) -> list[str]:

@@ -50,7 +50,7 @@ def run(plan: Plan) -> Section:
     for number in range(plan.runs(5, 1)):
         plan.say(f"redis loading {number + 1}")
         with folder() as home:
-            _redis_loading(home, tally, keys=300_000 if plan.quick else 1_500_000)
+            _redis_loading(home, tally, keys=300_000 if plan.quick else 2_500_000)
     for number in range(plan.runs(5, 1)):
         plan.say(f"postgres recovery {number + 1}")
         with folder() as home:

@@ -163,7 +163,7 @@ def _others() -> dict[str, Callable[[Path, dict[str, Found], int], None]]:
 
 
 def _call(argv: Sequence[str]) -> None:
-    """Run a client to its end. In a clean environment: ours may lead /usr/bin/supervisorctl to our own package."""
+    """Run a client to its end. In a clean environment: a PYTHONPATH may lead supervisorctl to our own package, which has the same name."""
     subprocess.run(argv, env=environment(), capture_output=True, timeout=30, check=True)
 
 

@@ -69,8 +69,8 @@ def test_a_redis_that_stays_loading_ends_in_69_at_its_deadline(notes: Supervisor
     notes.stop()
     fill_redis(notes)
     real = find_redis(None, places=system_places(os.environ["PATH"]))
-    slow = script(notes.folder / "bin" / "redis-server", f'#!/bin/sh\nexec {real} "$@" --key-load-delay 2000 --loading-process-events-interval-bytes 1024\n')
-    notes.environ |= {"SUPERVISOR_REDIS_BINARY": str(slow), "SUPERVISOR_REDIS_START_SECONDS": "1"}
+    slow = script(notes.folder / "bin" / "redis-server", f'#!/bin/sh\nexec {real} "$@" --key-load-delay 500 --loading-process-events-interval-bytes 1024\n')
+    notes.environ |= {"SUPERVISOR_REDIS_BINARY": str(slow), "SUPERVISOR_REDIS_START_SECONDS": "3"}
     code, error = ended(notes)
     assert code == 69
     assert "loading" in error.lower()
@@ -84,7 +84,8 @@ def fill_redis(notes: Supervisor) -> None:
     port = json.loads((notes.state / "install.json").read_text())["ports"]["redis"]
     password = (notes.state / "secrets" / "redis").read_text().strip()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        lines = [f"AUTH {password}", *(f"SET key:{number} value" for number in range(5000)), "QUIT"]
+        fill = "for i=1,20000 do redis.call('SET', 'k'..i, string.rep('x', 200)) end"
+        lines = [f"AUTH {password}", f'EVAL "{fill}" 0', "QUIT"]
         connection.sendall("".join(f"{line}\r\n" for line in lines).encode())
         while connection.recv(65536):
             pass
