@@ -78,6 +78,8 @@ class Supervisor:
     http_port: int = field(default_factory=free_port)
     https_port: int = field(default_factory=free_port)
     user: str | None = None
+    prefix: list[str] = field(default_factory=list)
+    """What the command is run by, such as `unshare`; its only child is then the supervisor."""
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
 
@@ -105,7 +107,8 @@ class Supervisor:
     def start(self) -> Supervisor:
         """Start it and return at once."""
         self.starts += 1
-        command = [sys.executable, "-m", "supervisor", "run", "--log-format", "json", *self.arguments]
+        ours = [sys.executable, "-m", "supervisor", "run", "--log-format", "json", *self.arguments]
+        command = [*self.prefix, *ours]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -167,8 +170,15 @@ class Supervisor:
         return result
 
     def send(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
+        os.kill(self.own_pid, number)
+
+    @property
+    def own_pid(self) -> int:
+        """The supervisor's pid as we see it, behind a prefix too."""
+        if not self.prefix:
+            return self.pid
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return int(wait_until("the supervisor is forked", lambda: children.read_text().split())[0])
 
     def wait(self, limit: float = LIMIT) -> int:
         """Its exit code."""

@@ -69,7 +69,10 @@ def test_a_redis_that_stays_loading_ends_in_69_at_its_deadline(notes: Supervisor
     notes.stop()
     fill_redis(notes)
     real = find_redis(None, places=system_places(os.environ["PATH"]))
-    slow = script(notes.folder / "bin" / "redis-server", f'#!/bin/sh\nexec {real} "$@" --key-load-delay 500 --loading-process-events-interval-bytes 1024\n')
+    slow = script(
+        notes.folder / "bin" / "redis-server",
+        f'#!/bin/sh\nexec {real} "$@" --key-load-delay 500 --loading-process-events-interval-bytes 1024\n',
+    )
     notes.environ |= {"SUPERVISOR_REDIS_BINARY": str(slow), "SUPERVISOR_REDIS_START_SECONDS": "3"}
     code, error = ended(notes)
     assert code == 69
