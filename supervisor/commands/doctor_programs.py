@@ -1,10 +1,9 @@
-"""Preflight facts about programs: the servers' binaries, HAProxy, the engine, and Python packages that clash."""
+"""Preflight facts about programs: the servers' binaries, the engine, and Python packages that clash."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -24,7 +23,6 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> Iterator[Fact]:
     """All of them."""
     yield clash()
     yield from _servers(settings, environ)
-    yield haproxy(environ)
     yield engine(settings)
 
 
@@ -73,16 +71,6 @@ def _server(name: str, find: Callable[[], str], *, needed: bool) -> Fact:
         if needed:
             return Fact.failed(name, found, mend)
         return Fact(name, Grade.NOTE, f"{found} (needed in embedded mode only)", mend)
-
-
-def haproxy(environ: Mapping[str, str]) -> Fact:
-    """Without it, a reload is a stop and a start."""
-    found = shutil.which("haproxy", path=environ.get("PATH", os.defpath))
-    if found:
-        return Fact.ok("haproxy", found)
-    return Fact.note(
-        "haproxy", "not installed: a reload stops the app before it starts the new one", "apt install haproxy"
-    )
 
 
 def engine(settings: Settings) -> Fact:

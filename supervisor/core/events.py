@@ -138,7 +138,7 @@ class ServiceHealthChanged(Event):
     service: str
     health: Health
     error: str = ""
-    attempts: int = 0
+    attempts: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -447,7 +447,7 @@ def _describe(detail: ErrorDetails, merged: Mapping[str, Any], origins: Mapping[
     where = origins.get(field, variable(field))
     if field == "user_services":
         return f"{where}: {_describe_service(path[1:], detail, message)}"
-    if where.endswith(".toml"):
+    if where.startswith("/") or where.endswith(".toml"):  # a file, which has many keys
         where = f"{where}: {field}"
     value = "***" if field in _secret_fields() else merged.get(field)
     shown = f" is {value!r}" if value is not None else ""

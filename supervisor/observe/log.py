@@ -145,11 +145,13 @@ class JsonRenderer:
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings one level deep become `key_name=value`, lists are joined by commas."""
+    """Mappings become a block of aligned lines, lists are joined by commas."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}_{name}".replace(" ", "_"): item for name, item in value.items()}
+            width = max(map(len, value), default=0)
+            # The newline at its end makes it a block, however short it is.
+            flat[key] = "".join(f"{name:<{width}}  {item}\n" for name, item in value.items())
         else:
             flat[key] = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
     return flat

@@ -316,7 +316,7 @@ class ServiceRunner:
         parts.append(f"  last {len(lines)} lines of its output:" if lines else "  it wrote no output")
         return "\n".join([*parts, *(f"    {line}" for line in lines)])
 
-    def _set_health(self, health: Health, *, error: str = "", attempts: int = 0) -> None:
+    def _set_health(self, health: Health, *, error: str = "", attempts: int | None = None) -> None:
         if health is not self._health:
             self._health = health
             self._publish(ServiceHealthChanged(service=self.spec.name, health=health, error=error, attempts=attempts))

@@ -30,9 +30,9 @@ from tests.bench.rig import (
     wait_until,
 )
 
-COUNT = 10_000
+COUNT, QUICK_COUNT = 10_000, 3_000
 METHOD = (
-    f"As PID 1 of a PID namespace, over a program that forks {COUNT} grandchildren (3,000 with --quick) whose "
+    f"As PID 1 of a PID namespace, over a program that forks {COUNT:,} grandchildren ({QUICK_COUNT:,} with --quick) whose "
     "parents end, and then lets all of them end at once. The program itself counts the namespace's processes, "
     "zombies included, until it is back to what it had been; the time is from letting go to then and so has the "
     "kernel's own work in it. The status API of `supervisor run` is asked all the while, one connection a "
@@ -52,8 +52,8 @@ class Found:
 
 def run(plan: Plan) -> Section:
     """Everybody in turns."""
-    section = Section(name="orphans", title=f"{COUNT} orphans", method=METHOD)
-    count = 3_000 if plan.quick else COUNT
+    count = QUICK_COUNT if plan.quick else COUNT
+    section = Section(name="orphans", title=f"{count:,} orphans", method=METHOD)
     found: dict[str, Found] = {}
     for number in range(plan.runs(3, 1)):
         for name, measure in _ways().items():

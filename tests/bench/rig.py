@@ -97,17 +97,16 @@ def adopt() -> None:
 
 
 def sweep() -> int:
-    """Kill what is left below us; how many there were."""
-    ended = 0
+    """Kill and reap what is left below us; how many were still alive."""
+    alive = 0
     deadline = time.monotonic() + 10
     while (left := procfs.children("self")) and time.monotonic() < deadline:
         for pid in left:
+            alive += procfs.status(pid).get("State", "Z")[0] != "Z"
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(OSError):
                 os.waitpid(pid, 0)
-                ended += 1
-    return ended
+    return alive
 
 
 class Started:

@@ -227,13 +227,6 @@ def test_package_of_the_same_import_name_is_failed(tmp_path: Path, monkeypatch: 
     assert "never both" in fact.mend
 
 
-def test_missing_haproxy_is_noted_with_what_it_means(tmp_path: Path) -> None:
-    assert doctor_programs.haproxy({"PATH": str(tmp_path)}).grade is Grade.NOTE
-    (tmp_path / "haproxy").write_text("#!/bin/sh\n")
-    (tmp_path / "haproxy").chmod(0o755)
-    assert doctor_programs.haproxy({"PATH": str(tmp_path)}).grade is Grade.OK
-
-
 def test_engine_socket_is_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "docker.sock"
     settings = Settings(docker_host=f"unix://{path}")

@@ -163,7 +163,7 @@ def test_a_secret_shows_in_no_error(tmp_path: Path, source: str) -> None:
 
 def test_a_secret_of_a_wrong_type_is_masked_in_its_own_mistake() -> None:
     (line,) = mistakes(toml=f'redis_url = ["{TOKEN}"]')
-    assert line.endswith("supervisor.toml is '***': give a string")
+    assert line.endswith("supervisor.toml: redis_url is '***': give a string")
 
 
 def test_a_value_in_a_services_environment_is_not_shown() -> None:
@@ -237,8 +237,8 @@ def test_every_mistake_is_in_one_report_with_its_variable_value_and_what_is_allo
     assert "PORT is '99999': input should be less than or equal to 65535" in lines
     assert "SUPERVISOR_APP_RESTART is 'maybe': input should be 'no', 'on-failure' or 'always'" in lines
     assert "SUPERVISOR_STACK is 'Not a name': string should match pattern" in report
-    assert "supervisor.toml is 'loud': input should be 'debug', 'info', 'warning' or 'error'" in report
-    assert "supervisor.toml is 0: input should be greater than 0" in report
+    assert "supervisor.toml: log_level is 'loud': input should be 'debug', 'info', 'warning' or 'error'" in report
+    assert "supervisor.toml: boot_seconds is 0: input should be greater than 0" in report
     assert "supervisor.toml: unknown key 'prot'; did you mean 'port'?" in report
     assert "--mode is 'swarm': input should be 'auto', 'dind', 'socket', 'remote', 'embedded' or 'none'" in lines
     assert "--set hook_seconds is 'soon': input should be a valid number" in report
@@ -247,7 +247,7 @@ def test_every_mistake_is_in_one_report_with_its_variable_value_and_what_is_allo
 @pytest.mark.parametrize(
     ("sources", "expected"),
     [
-        ({"toml": "app_command = 5"}, "supervisor.toml is 5: give a string or a list of strings"),
+        ({"toml": "app_command = 5"}, "supervisor.toml: app_command is 5: give a string or a list of strings"),
         ({"toml": 'app_command = " "'}, "it is empty; give a command, or leave the setting out"),
         ({"toml": "app_command = []"}, "it is empty; give a command, or leave the setting out"),
         ({"environ": {"APP_COMMAND": "echo 'a"}}, 'APP_COMMAND is "echo \'a": unbalanced quotes: No closing quotation'),
@@ -279,6 +279,12 @@ def test_mistakes_between_settings_stand_beside_those_in_one() -> None:
     report = "\n".join(mistakes({"SUPERVISOR_OPTIONAL_SERVICES": "y"}, toml=toml))
     for part in ("'loud'", "go together", "port and http_port are both 3000", "no service 'x'", "no service 'y'"):
         assert part in report
+
+
+def test_a_mistake_in_a_file_of_another_name_has_its_key_too(tmp_path: Path) -> None:
+    (tmp_path / "stack.conf").write_text("port = 0")
+    with pytest.raises(ConfigurationError, match=r"stack\.conf: port is 0: input should be greater"):
+        load({}, config=tmp_path / "stack.conf", environ={})
 
 
 def test_a_setting_that_is_wrong_by_itself_makes_no_other_look_wrong() -> None:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,11 @@ def test_signals_that_are_not_ours_go_to_the_app(app: Supervisor) -> None:
     app.boot()
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
         app.send(number)
-        wait_until(f"the app got {number}", lambda n=number: f"got {n.name}" in app.output("app"))
+        wait_until(f"the app got {number}", partial(printed, app, f"got {number.name}"))
+
+
+def printed(app: Supervisor, text: str) -> bool:
+    return text in app.output("app")
 
 
 def test_the_app_is_told_its_generation_and_no_setting_of_ours(app: Supervisor) -> None:

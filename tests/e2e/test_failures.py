@@ -100,7 +100,7 @@ def test_a_failing_migration_ends_in_12_naming_file_and_line(notes: Supervisor, 
     if kind == "sql":
         bad = notes.folder.parent / "notes" / "migrations" / "0099_bad.sql"
         bad.write_text("SELECT 1;\n-- comment\nALTER TABLE nowhere ADD x int;\n")
-        words = ("0099_bad.sql", "line 3", '"nowhere" does not exist', "42P01")
+        words: tuple[str, ...] = ("0099_bad.sql", "line 3", '"nowhere" does not exist', "42P01")
     else:
         notes.environ |= {"MIGRATE_COMMAND": "sh -c 'echo cannot reach schema; exit 3'"}
         words = ("exited with 3", "cannot reach schema")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_term_in_the_first_moments_is_not_lost(pid1: Supervisor) -> None:
     for step in range(6):
         pid1.start()
         own = pid1.own_pid
-        wait_until("TERM is handled", lambda own=own: handles(own, signal.SIGTERM), limit=10)
+        wait_until("TERM is handled", partial(handles, own, signal.SIGTERM), limit=10)
         time.sleep(0.03 * step)  # the moment is the input of this test
         lost += pid1.stop(limit=20) != 0
     assert lost == 0

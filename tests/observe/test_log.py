@@ -112,13 +112,15 @@ def test_report_of_several_lines_follows_indented() -> None:
 
 
 @pytest.mark.usefixtures("timezone")
-def test_notice_is_its_own_text_and_mappings_become_keys() -> None:
+def test_notice_is_its_own_text_and_mappings_become_blocks() -> None:
     printed = Printed(as_json=False)
     printed.sink.publish(events.Warned(at=_AT, message="unknown setting X"))
     printed.sink.publish(events.BootFinished(at=_AT, elapsed_seconds=2.0, addresses={"control socket": "/run/x"}))
     assert printed.text().splitlines() == [
         "05:06:07.089 warn  [supervisor] unknown setting X",
-        "05:06:07.089 info  [supervisor] boot finished elapsed_seconds=2.0 addresses_control_socket=/run/x",
+        "05:06:07.089 info  [supervisor] boot finished elapsed_seconds=2.0",
+        "    addresses:",
+        "    | control socket  /run/x",
     ]
 
 
