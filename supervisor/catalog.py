@@ -142,7 +142,9 @@ class Catalog:
                     environ=environment.base,
                     run=self._run_check,
                 )
-                self._add(orchestrator, spec, prepare)
+                optional = spec.optional or name in self._settings.optional_services
+                essential = name in self._settings.essential_services
+                self._add(orchestrator, replace(spec, optional=optional, essential=essential), prepare)
 
     def _add(self, orchestrator: ServiceOrchestrator, spec: ServiceSpec, prepare: Prepare) -> None:
         backend = ChildBackend(spec.name, prepare, reaper=self._reaper, ring=self._rings.ring(spec.name))

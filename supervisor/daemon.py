@@ -30,6 +30,7 @@ from supervisor.observe.status import StatusFold
 from supervisor.parts import APP, Parts, Rings, resolve_mode
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
+from supervisor.services.plan import app_share
 from supervisor.services.runner import ServiceRunner
 from supervisor.state import Paths, State
 from supervisor.triggers.control import ControlServer
@@ -307,9 +308,7 @@ class Daemon:
         deadline = anyio.current_time() + total
         if self._parts is None:
             return
-        services = self._parts.orchestrator.stop_seconds
-        wanted = self._settings.app_stop_seconds
-        grace = min(wanted, max(total - services, total * wanted / (wanted + services)))
+        grace = app_share(total, self._settings.app_stop_seconds, self._parts.orchestrator.stop_seconds)
         async with anyio.create_task_group() as group:
             for app in self._apps():
                 group.start_soon(partial(app.stop, grace, reason="stop"))

@@ -10,7 +10,7 @@ from supervisor.core.errors import ConfigurationError, SupervisorError
 from supervisor.core.settings import Settings
 from supervisor.process.leftovers import SpawnRecord
 from supervisor.process.reaper import SpawnLog
-from supervisor.store.files import StateLock, make_folder
+from supervisor.store.files import StateLock, drop_half_written, make_folder
 from supervisor.store.records import Install, InstallFile, SpawnFolder
 from supervisor.store.secrets import SecretFolder
 
@@ -90,6 +90,8 @@ class State:
             self._install_file = InstallFile(paths.state / "install.json")
         except OSError as error:
             raise SupervisorError(f"cannot use state folder {str(paths.state)!r}: {error.strerror}") from error
+        for folder in (paths.state, paths.state / "secrets", paths.state / "spawned"):
+            drop_half_written(folder)
         make_folder(paths.state / "secrets", mode=0o700)
         make_folder(paths.state / "spawned", mode=0o700)
         self.secrets = SecretFolder(paths.state / "secrets")

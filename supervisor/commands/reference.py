@@ -75,6 +75,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "redis_binary",
         "redis_port",
         "redis_start_seconds",
+        "redis_recovery_seconds",
         "traefik_binary",
         "traefik_start_seconds",
         "watch_interval_seconds",

@@ -44,6 +44,15 @@ def find_cycle(edges: Mapping[str, Sequence[str]]) -> list[str]:
     return [*path[path.index(node) :], node]
 
 
+def app_share(total: float, wanted: float, services_wanted: float) -> float:
+    """How long the app may take of a stop's `total` seconds: what it wants, but two fifths stay for the services.
+
+    Their graces are upper bounds (Postgres' 60 s is for a slow disk, a tenth of one is usual), so a share by size would
+    starve the app. What the app does not use is theirs too.
+    """
+    return min(wanted, total - min(services_wanted, 0.4 * total))
+
+
 def share_budget(wanted: Sequence[float], total: float) -> list[float]:
     """Grace seconds for each stop level, in order: what it wants, or its share where all together exceed `total`."""
     needed = sum(wanted)

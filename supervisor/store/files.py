@@ -42,6 +42,12 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o600, durable: bool = Tr
         sync_folder(path.parent)
 
 
+def drop_half_written(folder: Path) -> None:
+    """Remove what a kill within `write_atomic` left in `folder`; for the holder of the state lock only."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the folder's own entries durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

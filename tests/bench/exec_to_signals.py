@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench import procfs
 from tests.bench.figures import Row, Section
 from tests.bench.others import s6_argv, supervisord_argv
-from tests.bench.rig import BIN, PYTHON, SUPERVISOR, Plan, environment, folder, missing
+from tests.bench.rig import BIN, PYTHON, SUPERVISOR, Plan, environment, folder, missing, sweep
 
 TARGET_MS = 30.0
 LIMIT_SECONDS = 5.0
@@ -90,14 +90,5 @@ def measure(argv: Sequence[str], home: Path) -> float:
         return time.monotonic() - began
     finally:
         os.close(read_end)
-        _end_tree(pid)
-
-
-def _end_tree(pid: int) -> None:
-    """Kill it and what it started so far; what is started in between is found by the sweep in the end."""
-    for child in [*procfs.children(pid), pid]:
-        try:
-            os.kill(child, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    os.waitpid(pid, 0)
+        os.kill(pid, signal.SIGKILL)
+        sweep()  # with it what it started so far, which came to us

@@ -163,7 +163,7 @@ def _others() -> dict[str, Callable[[Path, dict[str, Found], int], None]]:
 
 
 def _call(argv: Sequence[str]) -> None:
-    """Run a client to its end. In a clean environment: a PYTHONPATH may lead supervisorctl to our package of that name."""
+    """Run a client to its end, in an environment whose PYTHONPATH cannot lead supervisorctl to our package."""
     subprocess.run(argv, env=environment(), capture_output=True, timeout=30, check=True)
 
 

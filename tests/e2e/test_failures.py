@@ -73,7 +73,8 @@ def test_a_redis_that_stays_loading_ends_in_69_at_its_deadline(notes: Supervisor
         notes.folder / "bin" / "redis-server",
         f'#!/bin/sh\nexec {real} "$@" --key-load-delay 500 --loading-process-events-interval-bytes 1024\n',
     )
-    notes.environ |= {"SUPERVISOR_REDIS_BINARY": str(slow), "SUPERVISOR_REDIS_START_SECONDS": "3"}
+    notes.environ |= {"SUPERVISOR_REDIS_BINARY": str(slow), "SUPERVISOR_REDIS_START_SECONDS": "1"}
+    notes.environ |= {"SUPERVISOR_REDIS_RECOVERY_SECONDS": "2"}
     code, error = ended(notes)
     assert code == 69
     assert "loading" in error.lower()

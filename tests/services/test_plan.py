@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from supervisor.core.errors import ConfigurationError
 from supervisor.probe.verdict import Verdict, good
-from supervisor.services.plan import find_cycle, levels, share_budget
+from supervisor.services.plan import app_share, find_cycle, levels, share_budget
 from supervisor.services.spec import ServiceSpec
 
 
@@ -63,3 +63,14 @@ def test_shares_of_a_budget_never_exceed_it_nor_what_was_wanted(wanted: list[flo
     assert all(share <= want + 1e-9 for share, want in zip(shares, wanted, strict=True))
     if sum(wanted) > total:
         assert sum(shares) == pytest.approx(total)
+
+
+@given(st.floats(1, 100), st.floats(0.1, 100), st.floats(0, 200))
+def test_the_app_gets_what_it_wants_or_at_least_three_fifths(total: float, wanted: float, services: float) -> None:
+    share = app_share(total, wanted, services)
+    assert share == pytest.approx(min(wanted, max(total - services, 0.6 * total)))
+    assert 0 < share <= total
+
+
+def test_as_pid_1_the_app_has_5_seconds_beside_a_whole_stack() -> None:
+    assert app_share(8.5, 10, 60) == pytest.approx(5.1)

@@ -17,7 +17,15 @@ import pytest
 
 from supervisor.core.errors import ConfigurationError, PrivilegeError
 from supervisor.store import files
-from supervisor.store.files import StateLock, Written, is_untouched, make_folder, write_atomic, write_generated
+from supervisor.store.files import (
+    StateLock,
+    Written,
+    drop_half_written,
+    is_untouched,
+    make_folder,
+    write_atomic,
+    write_generated,
+)
 
 KILLS = 40
 KILLS_WITH_SOAK = 1000
@@ -296,3 +304,11 @@ def test_the_hash_of_a_generated_text_is_of_all_of_it(tmp_path: Path) -> None:
     assert not is_untouched(text.replace("a\n", ""))
     assert not is_untouched("")
     assert files.is_untouched(text)
+
+
+def test_half_written_files_are_dropped_and_others_kept(tmp_path: Path) -> None:
+    (tmp_path / ".install.json.abc.tmp").write_text("half")
+    (tmp_path / "install.json").write_text("whole")
+    (tmp_path / ".hidden").write_text("not ours")
+    drop_half_written(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "install.json"]

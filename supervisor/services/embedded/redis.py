@@ -80,6 +80,7 @@ class EmbeddedRedis:
             probe=self.probe,
             port=self.port,
             start_seconds=settings.redis_start_seconds,
+            recovery_seconds=settings.redis_recovery_seconds,
             stop_seconds=STOP_SECONDS,
             optional=NAME in settings.optional_services,
             essential=NAME in settings.essential_services,

@@ -12,7 +12,7 @@ import sys
 import time
 
 BATCH = 250
-LIMIT_SECONDS = 90.0
+LIMIT_SECONDS = 180.0
 
 
 def answer() -> None:
