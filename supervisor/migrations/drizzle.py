@@ -24,7 +24,7 @@ from supervisor.migrations.model import Report
 from supervisor.migrations.progress import Phase, Progress, Scope
 from supervisor.migrations.runner import WHOLE_FROM, run_statements
 from supervisor.migrations.script import ScriptError, Statement, checked
-from supervisor.migrations.session import Session, bounded, connect, prepare
+from supervisor.migrations.session import Session, bounded, connect, has_table, prepare
 from supervisor.migrations.sql_file import decode
 
 JOURNAL = "meta/_journal.json"
@@ -83,6 +83,7 @@ class DrizzleFolder:
         self._dsn = dsn
         self._lock_name = lock_name
         self._deadline_seconds = deadline_seconds
+        self._table_seen = False
 
     async def apply(self) -> Report:
         """See `Migrations.apply`. The folder is read anew each time, so a reload sees new migrations."""
@@ -93,6 +94,7 @@ class DrizzleFolder:
             plan = decide(entries, await self._read(session, progress) or ())
             if plan.pending:
                 plan = await self._apply_locked(session, entries, progress)
+                self._table_seen = True
         return Report(
             kind="drizzle",
             applied=tuple(progress.applied),
@@ -116,8 +118,11 @@ class DrizzleFolder:
         return plan
 
     async def _read(self, session: Session, progress: Progress) -> list[tuple[str, int | None]] | None:
-        """Drizzle's table, newest first, None when there is none; one query."""
+        """Drizzle's table, newest first, None when there is none; one query once the table was seen."""
         progress.phase = Phase.READ
+        if not self._table_seen and not await has_table(session, "drizzle.__drizzle_migrations"):
+            return None
+        self._table_seen = True
         try:
             rows = await session.fetch(_READ)
         except asyncpg.UndefinedTableError:

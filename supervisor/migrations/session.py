@@ -84,6 +84,11 @@ async def prepare(session: Session) -> None:
         await session.execute(_GUARDS)
 
 
+async def has_table(session: Session, name: str) -> bool:
+    """Whether a table is there. To try a missing one outright would put an error into the server's log."""
+    return bool(await session.fetchval("SELECT to_regclass($1) IS NOT NULL", name))
+
+
 async def _open(dsn: Secret) -> Session:
     whom = _whom(dsn)
     try:

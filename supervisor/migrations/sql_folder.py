@@ -16,7 +16,7 @@ from supervisor.migrations.model import Report
 from supervisor.migrations.progress import Phase, Progress, Scope
 from supervisor.migrations.runner import WHOLE_FROM, run_statements
 from supervisor.migrations.script import ScriptError, Statement, checked
-from supervisor.migrations.session import RESET, Session, bounded, connect, prepare
+from supervisor.migrations.session import RESET, Session, bounded, connect, has_table, prepare
 from supervisor.migrations.sql_file import LedgerRow, Plan, SqlFile, decide, parse_file, parse_names
 
 _LEDGER = """
@@ -61,6 +61,7 @@ class SqlFolder:
         self._lock_name = lock_name
         self._deadline_seconds = deadline_seconds
         self._app = app
+        self._ledger_seen = False
 
     async def apply(self) -> Report:
         """See `Migrations.apply`. Files are read anew each time, so a reload sees new ones."""
@@ -72,6 +73,7 @@ class SqlFolder:
             plan = decide(files, rows or ())
             if plan.pending:
                 plan = await self._apply_locked(session, files, progress)
+                self._ledger_seen = True
         return Report(
             kind="sql",
             applied=tuple(progress.applied),
@@ -102,8 +104,11 @@ class SqlFolder:
         return plan
 
     async def _read(self, session: Session, progress: Progress) -> list[LedgerRow] | None:
-        """The ledger, None when there is none; one query."""
+        """The ledger, None when there is none; one query once the ledger was seen."""
         progress.phase = Phase.READ
+        if not self._ledger_seen and not await has_table(session, "supervisor.migrations"):
+            return None
+        self._ledger_seen = True
         try:
             rows = await session.fetch(_READ, self._app)
         except asyncpg.UndefinedTableError:

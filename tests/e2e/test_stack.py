@@ -261,3 +261,11 @@ def test_the_data_services_listen_on_loopback_only(notes: Supervisor) -> None:
                 assert address == "0100007F", f"port {int(port, 16)} listens on {address}"
                 seen.add(port)
     assert seen == wanted
+
+
+def test_a_first_boot_frightens_nobody(notes: Supervisor) -> None:
+    notes.boot()
+    assert "ERROR" not in notes.output("postgres")
+    assert notes.events("supervisor.state", state="degraded") == []
+    assert [event for event in notes.events() if event.get("level") == "error"] == []
+    assert notes.stop() == 0

@@ -119,8 +119,8 @@ async def test_folder_is_applied_with_drizzles_own_rows(database: Database, writ
 async def test_one_query_when_nothing_is_pending(
     database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = two(write)
-    await opened(folder, database.dsn).apply()
+    migrations = opened(two(write), database.dsn)
+    await migrations.apply()
     seen: list[str] = []
     connect = session_module._connect_once
 
@@ -130,7 +130,7 @@ async def test_one_query_when_nothing_is_pending(
         return connection
 
     monkeypatch.setattr(session_module, "_connect_once", connect_and_count)
-    await opened(folder, database.dsn).apply()
+    await migrations.apply()
     assert len(seen) == 1
 
 
