@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 import asyncpg
@@ -16,7 +15,7 @@ import asyncpg
 from supervisor.core.errors import ConfigurationError, MigrationError, UnreachableError
 from supervisor.core.secret import Secret
 from supervisor.migrations.progress import Progress, explain_deadline, explain_failure, explain_lost
-from supervisor.probe.postgres import is_loopback
+from supervisor.probe.postgres_login import log_in, mask_password
 from supervisor.probe.tcp import explain_connect_error
 
 Session: TypeAlias = "asyncpg.Connection[Any]"
@@ -93,7 +92,7 @@ async def _open(dsn: Secret) -> Session:
     whom = _whom(dsn)
     try:
         with anyio.fail_after(_CONNECT_SECONDS):
-            return await _connect(dsn.reveal())
+            return await log_in(dsn, application_name=application_name())
     except TimeoutError as error:
         raise _unreachable(whom, f"no answer within {_CONNECT_SECONDS:g} s") from error
     except OSError as error:
@@ -102,58 +101,15 @@ async def _open(dsn: Secret) -> Session:
         said = error.args[0] if error.args else type(error).__name__
         raise _unreachable(whom, f"{said} (SQLSTATE {error.sqlstate})") from error
     except ValueError as error:
-        raise _unfit_url(mask(str(error), dsn)) from None
+        raise _unfit_url(mask_password(str(error), dsn)) from None
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, EOFError) as error:
-        raise _unreachable(whom, mask(str(error), dsn)) from None
-
-
-async def _connect(dsn: str) -> Session:
-    """TLS as libpq prefers it: first with, then without, where the URL has no sslmode and is not this machine.
-
-    Not asyncpg's own `prefer`: that one reads key and certificate files out of ~/.postgresql.
-    """
-    if "sslmode" in parse_qs(urlsplit(dsn).query):
-        return await _connect_once(dsn)
-    if is_loopback(dsn):
-        return await _connect_once(dsn, ssl=False)
-    try:
-        return await _connect_once(dsn, ssl=_unverified())
-    except ConnectionRefusedError:
-        raise
-    except (ConnectionError, asyncpg.InvalidAuthorizationSpecificationError):
-        return await _connect_once(dsn, ssl=False)
-
-
-async def _connect_once(dsn: str, **options: Any) -> Session:
-    # No statement cache: its names would not survive DISCARD, nor a pooler in between.
-    session: Session = await asyncpg.connect(
-        dsn, statement_cache_size=0, server_settings={"application_name": application_name()}, **options
-    )
-    return session
+        raise _unreachable(whom, mask_password(str(error), dsn)) from None
 
 
 def application_name() -> str:
     """What pg_stat_activity shows of us: who else waits for the lock can find us by it (63 bytes at most)."""
     suffix = f" pid {os.getpid()}"
     return f"supervisor migrations {socket.gethostname()}"[: 63 - len(suffix)] + suffix
-
-
-def mask(text: str, dsn: Secret) -> str:
-    """`text` without the URL's password; foreign texts may quote the URL they could not use."""
-    try:
-        password = urlsplit(dsn.reveal()).password or ""
-    except ValueError:
-        return "it cannot be taken apart"
-    for secret in filter(None, (dsn.reveal(), password, unquote(password))):
-        text = text.replace(secret, "***")
-    return text
-
-
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _whom(dsn: Secret) -> str:

@@ -171,16 +171,18 @@ def _unknown(word: str) -> str:
     return f"unknown directive {word!r} after `-- supervisor:`; {guess}"
 
 
-def decide(files: Sequence[SqlFile], rows: Iterable[LedgerRow]) -> Plan:
+def decide(files: Sequence[SqlFile], rows: Iterable[LedgerRow], *, locked: bool = True) -> Plan:
     """What is pending, due and odd. Raises MigrationError for what must not go on: an applied file that was changed, or
     renamed, or one without a transaction that was started and did not end.
+
+    Read without the lock (`locked` False), a started one may be in another supervisor's hands: it is pending then.
 
     A new file below the highest applied one is applied all the same, with a warning: two branches that were merged
     make this every day, and refusing would make the user renumber a file others have applied.
     """
     ledger = {row.name: row for row in rows}
     for file in files:
-        _check_known(file, ledger.get(file.name))
+        _check_known(file, ledger.get(file.name), locked=locked)
     present = {file.name for file in files}
     gone = {_number(name): name for name in ledger if name not in present}
     unapplied = [file for file in files if file.name not in ledger or not ledger[file.name].applied]
@@ -195,7 +197,7 @@ def decide(files: Sequence[SqlFile], rows: Iterable[LedgerRow]) -> Plan:
     )
 
 
-def _check_known(file: SqlFile, row: LedgerRow | None) -> None:
+def _check_known(file: SqlFile, row: LedgerRow | None, *, locked: bool) -> None:
     if row is None:
         return
     if row.applied and row.sha256 != file.sha256:
@@ -206,7 +208,7 @@ def _check_known(file: SqlFile, row: LedgerRow | None) -> None:
             f"migration, as migrations only go forward; if the change has no effect (a comment), say so with "
             f"{mend}"
         )
-    if not row.applied and IDEMPOTENT not in file.directives:
+    if locked and not row.applied and IDEMPOTENT not in file.directives:
         since = f" at {row.started_at:%Y-%m-%d %H:%M:%S} UTC" if row.started_at else ""
         raise MigrationError(
             f"cannot apply migrations: {file.name!r}, which runs without a transaction, was started{since} and did not "

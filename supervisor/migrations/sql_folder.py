@@ -70,7 +70,7 @@ class SqlFolder:
         files = await to_thread.run_sync(read_folder, self._folder)
         async with bounded(progress, self._deadline_seconds), connect(self._dsn) as session:
             rows = await self._read(session, progress)
-            plan = decide(files, rows or ())
+            plan = decide(files, rows or (), locked=False)
             if plan.pending:
                 plan = await self._apply_locked(session, files, progress)
                 self._ledger_seen = True

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 import asyncpg
 
 from supervisor.core.secret import Secret
+from supervisor.probe.postgres_login import log_in, mask_password
 from supervisor.probe.tcp import explain_connect_error
 from supervisor.probe.verdict import Verdict, fatal, good, waiting
 
@@ -61,14 +59,14 @@ async def probe_postgres(
     except OSError as error:
         return waiting(f"cannot connect: {explain_connect_error(error)}")
     except (asyncpg.ClientConfigurationError, ValueError) as error:
-        return fatal(f"cannot use the database URL: {_without_password(str(error), dsn)}; correct DATABASE_URL")
+        return fatal(f"cannot use the database URL: {mask_password(str(error), dsn)}; correct DATABASE_URL")
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, EOFError) as error:
-        return waiting(f"what answers does not speak as Postgres does: {_without_password(str(error), dsn)}")
+        return waiting(f"what answers does not speak as Postgres does: {mask_password(str(error), dsn)}")
     return decide_facts(facts)
 
 
 async def _ask(dsn: Secret, identify: Identify) -> _Facts:
-    connection = await _connect(dsn.reveal())
+    connection = await log_in(dsn, application_name="supervisor probe")
     try:
         row = await connection.fetchrow(_QUERY)
         assert row is not None
@@ -78,51 +76,6 @@ async def _ask(dsn: Secret, identify: Identify) -> _Facts:
     finally:
         # No-op after a close; when cancelled or failed it drops the connection without waiting for the server.
         connection.terminate()
-
-
-async def _connect(dsn: str) -> asyncpg.Connection[Any]:
-    """One connect on loopback. Elsewhere, without an sslmode in the URL, TLS first and then plain, as libpq prefers.
-
-    Not asyncpg's own `prefer`: that one reads key and certificate files out of ~/.postgresql.
-    """
-    if "sslmode" in parse_qs(urlsplit(dsn).query):
-        return await _connect_once(dsn)
-    if is_loopback(dsn):
-        return await _connect_once(dsn, ssl=False)
-    try:
-        return await _connect_once(dsn, ssl=_unverified())
-    except (ConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        if isinstance(error, ConnectionRefusedError | asyncpg.InvalidPasswordError):
-            raise
-        return await _connect_once(dsn, ssl=False)
-
-
-async def _connect_once(dsn: str, **options: Any) -> asyncpg.Connection[Any]:
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        dsn,
-        statement_cache_size=0,
-        server_settings={"application_name": "supervisor probe"},
-        **options,
-    )
-    return connection
-
-
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine by its loopback address (or a unix socket)."""
-    host = urlsplit(url).hostname
-    if host is None or host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def decide_facts(facts: _Facts) -> Verdict:
@@ -163,14 +116,3 @@ def decide_refusal(error: asyncpg.PostgresError, whom: str, password_hint: str =
 def _whom(dsn: Secret) -> str:
     parts = urlsplit(dsn.reveal())
     return f"user {parts.username or '?'!r} at {parts.hostname or 'the local socket'}"
-
-
-def _without_password(text: str, dsn: Secret) -> str:
-    """Foreign texts may quote the URL they could not use."""
-    try:
-        password = urlsplit(dsn.reveal()).password or ""
-    except ValueError:
-        return "it cannot be taken apart"
-    for secret in filter(None, (dsn.reveal(), password, unquote(password))):
-        text = text.replace(secret, "***")
-    return text

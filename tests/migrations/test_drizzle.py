@@ -15,6 +15,7 @@ from supervisor.migrations import session as session_module
 from supervisor.migrations.drizzle import DrizzleFolder, Entry, decide, parse_journal, statements_of
 from supervisor.migrations.folder import open_folder
 from supervisor.migrations.sql_folder import SqlFolder
+from supervisor.probe.postgres_login import log_in
 from tests.migrations.conftest import Database, Write, raised
 
 pytestmark = pytest.mark.anyio
@@ -122,14 +123,14 @@ async def test_one_query_when_nothing_is_pending(
     migrations = opened(two(write), database.dsn)
     await migrations.apply()
     seen: list[str] = []
-    connect = session_module._connect_once
+    connect = log_in
 
-    async def connect_and_count(dsn: str, **options: object) -> session_module.Session:
-        connection = await connect(dsn, **options)
+    async def connect_and_count(dsn: Secret, *, application_name: str) -> session_module.Session:
+        connection = await connect(dsn, application_name=application_name)
         connection.add_query_logger(lambda query: seen.append(query.query))
         return connection
 
-    monkeypatch.setattr(session_module, "_connect_once", connect_and_count)
+    monkeypatch.setattr("supervisor.migrations.session.log_in", connect_and_count)
     await migrations.apply()
     assert len(seen) == 1
 

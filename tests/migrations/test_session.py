@@ -10,7 +10,8 @@ import pytest
 from supervisor.core.errors import ConfigurationError, SupervisorError, UnreachableError
 from supervisor.core.secret import Secret
 from supervisor.migrations import session as session_module
-from supervisor.migrations.session import connect, mask
+from supervisor.migrations.session import connect
+from supervisor.probe.postgres_login import mask_password
 
 pytestmark = pytest.mark.anyio
 
@@ -62,4 +63,4 @@ async def test_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyP
 
 def test_mask_hides_the_password_as_written_and_as_meant() -> None:
     dsn = Secret("postgresql://u:a%2Fb@h/d")
-    assert mask("a%2Fb, a/b, postgresql://u:a%2Fb@h/d", dsn) == "***, ***, ***"
+    assert mask_password("a%2Fb, a/b, postgresql://u:a%2Fb@h/d", dsn) == "***, ***, ***"

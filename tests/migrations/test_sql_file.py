@@ -123,3 +123,11 @@ def test_plan_stops_at_a_file_that_was_started_and_did_not_end_unless_it_is_idem
     again = "-- supervisor: no-transaction, idempotent\nVACUUM;"
     plan = decide([file("1_a.sql", again)], [row("1_a.sql", bare, applied=False)])
     assert [f.name for f in plan.pending] == ["1_a.sql"]
+
+
+def test_started_file_is_pending_without_the_lock_and_an_error_under_it() -> None:
+    file = parse_file("1_a.sql", b"-- supervisor: no-transaction\nSELECT 1;")
+    rows = [LedgerRow("1_a.sql", file.sha256, False, None, "app")]
+    assert decide([file], rows, locked=False).pending == (file,)
+    with pytest.raises(MigrationError, match="did not end"):
+        decide([file], rows)

@@ -18,6 +18,7 @@ from supervisor.migrations import session as session_module
 from supervisor.migrations import sql_folder
 from supervisor.migrations.lock import lock_key
 from supervisor.migrations.sql_folder import SqlFolder
+from supervisor.probe.postgres_login import log_in
 from tests.migrations.conftest import Database, Write, raised
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
@@ -34,14 +35,14 @@ def opened(folder: Path, dsn: Secret, deadline_seconds: float = 20.0) -> SqlFold
 def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every query of every session opened after this, in order."""
     seen: list[str] = []
-    connect = session_module._connect_once
+    connect = log_in
 
-    async def connect_and_count(dsn: str, **options: object) -> session_module.Session:
-        connection = await connect(dsn, **options)
+    async def connect_and_count(dsn: Secret, *, application_name: str) -> session_module.Session:
+        connection = await connect(dsn, application_name=application_name)
         connection.add_query_logger(lambda query: seen.append(query.query))
         return connection
 
-    monkeypatch.setattr(session_module, "_connect_once", connect_and_count)
+    monkeypatch.setattr("supervisor.migrations.session.log_in", connect_and_count)
     return seen
 
 

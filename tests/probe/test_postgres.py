@@ -10,7 +10,8 @@ import pytest
 from anyio.abc import SocketStream
 
 from supervisor.core.secret import Secret
-from supervisor.probe.postgres import _Facts, decide_facts, decide_refusal, is_loopback, probe_postgres
+from supervisor.probe.postgres import _Facts, decide_facts, decide_refusal, probe_postgres
+from supervisor.probe.postgres_login import is_loopback
 from supervisor.probe.verdict import Answer
 from tests.probe.listeners import Handler, answer, closed_port, hang_up, serve, silence
 
@@ -150,7 +151,7 @@ async def test_loopback_is_never_asked_for_tls() -> None:
 
 
 async def test_elsewhere_is_asked_for_tls_first_and_then_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.probe.postgres.is_loopback", lambda _: False)
+    monkeypatch.setattr("supervisor.probe.postgres_login.is_loopback", lambda _: False)
     requests: list[bytes] = []
     async with serve(refusing("57P03", "the database system is starting up", requests)) as port:
         verdict = await probe_postgres(dsn(port))
