@@ -31,6 +31,7 @@ from supervisor.state import State
 
 _LEFTOVER_SECONDS = 10.0
 _ROUTE_SECONDS = 15.0
+_ROUTE_AGAIN_SECONDS = 2.0
 
 
 async def end_earlier_processes(state: State, publish: Publish) -> None:
@@ -60,7 +61,7 @@ class Boot:
         with plain_errors():
             await self._bring_up()
         async with self._phase("route"):
-            await self._prove_routes()
+            await self._prove_routes(_ROUTE_SECONDS)
         elapsed = round(time.monotonic() - self._started, 3)
         self._publish(BootFinished(elapsed_seconds=elapsed, addresses=self._parts.addresses()))
 
@@ -130,12 +131,12 @@ class Boot:
             )
         )
 
-    async def _prove_routes(self) -> None:
+    async def _prove_routes(self, within_seconds: float) -> None:
         for name, route in self._parts.routes.items():
             app = self._parts.apps[name]
             if not app.is_serving or not self._parts.orchestrator.runner("traefik").is_ready:
                 continue
-            verdict = await route.prove(app.health_path, within_seconds=_ROUTE_SECONDS)
+            verdict = await route.prove(app.health_path, within_seconds=within_seconds)
             if not verdict.good:
                 self._publish(Warned(message=f"the app {name!r} is not reached through Traefik", detail=verdict.detail))
 
@@ -148,8 +149,10 @@ class Boot:
                 group.start_soon(partial(route.watch, interval_seconds=interval, while_serving=app.serves))
 
     async def after(self) -> None:
-        """Post-start hooks in parallel, then the boot notification; nothing of it can fail the boot."""
+        """Once every app serves: post-start hooks in parallel, then the notification; nothing of it fails the boot."""
         settings = self._parts.settings
+        for app in self._parts.apps.values():
+            await app.served.wait()
         results = await run_hooks(
             settings.post_start_hooks,
             run_command=self._run_hook,
@@ -190,4 +193,7 @@ class Boot:
             phases["start"] = round(time.monotonic() - stopped, 3)
             if was_serving:
                 phases["gap"] = round(time.monotonic() - stopping, 3)
+        proving = time.monotonic()
+        await self._prove_routes(_ROUTE_AGAIN_SECONDS)
+        phases["route"] = round(time.monotonic() - proving, 3)
         return Outcome(result=Result.OK, elapsed_seconds=round(time.monotonic() - started, 3), phases=phases)

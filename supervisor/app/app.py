@@ -93,6 +93,8 @@ class App:
         self._settled = anyio.Event()
         self._verdict = anyio.Event()
         self._failure: SupervisorError | None = None
+        self.served = anyio.Event()
+        """Set when a generation serves for the first time."""
         self._number = 0
         self._ends: list[End] = []
         self._generation: Generation | None = None
@@ -319,6 +321,7 @@ class App:
     async def _serve(self, generation: Generation, path: str) -> _Ended:
         generation.serve()
         self._verdict.set()
+        self.served.set()
         self._set_health(Health.HEALTHY)
         self._settle(None)
         ended: list[_Ended] = []

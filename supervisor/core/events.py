@@ -108,7 +108,7 @@ class PhaseFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BootFinished(Event):
-    """The app serves and its route was proved."""
+    """The boot is through: the app serves and its route was asked, or the app is held."""
 
     name: ClassVar[str] = "boot.finished"
     elapsed_seconds: float

@@ -40,8 +40,11 @@ class Backend(Protocol):
     async def stop(self, grace_seconds: float) -> None:
         """Stop it in order, by force after the grace; nothing is left when this returns. No-op when it does not run."""
 
-    async def wait_sign(self) -> None:
-        """Return at a line of its output or another event worth a probe."""
+    def sign_mark(self) -> int:
+        """Where the signs stand now, for `wait_sign`."""
+
+    async def wait_sign(self, mark: int) -> None:
+        """Return at a line of its output, or another event worth a probe, that came after `mark`."""
 
     def disowns(self, verdict: Verdict, port: int | None) -> str:
         """Why a good answer did not come from what we started; empty when it did."""
@@ -93,9 +96,13 @@ class ChildBackend:
         if self._child is not None and (self._child.alive or self._child.survivors):
             await self._child.stop(grace_seconds=grace_seconds)
 
-    async def wait_sign(self) -> None:
-        """Return at the next line of output."""
-        await self.ring.wait_newer(self.ring.number)
+    def sign_mark(self) -> int:
+        """The number of the newest line of output."""
+        return self.ring.number
+
+    async def wait_sign(self, mark: int) -> None:
+        """Return at a line newer than that."""
+        await self.ring.wait_newer(mark)
 
     def disowns(self, verdict: Verdict, port: int | None) -> str:
         """Ours when the pid the server names, or the listener of its port, is our child or below it."""

@@ -13,7 +13,10 @@ from tenacity.wait import wait_base, wait_exponential_jitter
 from supervisor.probe.verdict import Answer, Probe, Verdict, waiting
 
 CONFIRM_SECONDS = 0.02
+_QUICK_SECONDS = 2.0
+# Between probes at least, however much a service has to say: its log may hold a line for each refused probe.
 _LEAST_GAP_SECONDS = 0.01
+_LATER_GAP_SECONDS = 0.025
 
 
 class ProbeWait(wait_base):
@@ -30,7 +33,7 @@ class ProbeWait(wait_base):
         self._state = RetryCallState(Retrying(), None, (), {})
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        if self.elapsed_seconds < 2.0:
+        if self.elapsed_seconds < _QUICK_SECONDS:
             return 0.025
         if self.elapsed_seconds < 60.0:
             return 0.075
@@ -54,8 +57,11 @@ class Subject(Protocol):
     def disowns(self, verdict: Verdict, port: int | None) -> str:
         """Why a good answer did not come from the thing we started; empty when it did."""
 
-    async def wait_sign(self) -> None:
-        """Return at a line of output or any event worth a probe."""
+    def sign_mark(self) -> int:
+        """Where the signs stand now, for `wait_sign`."""
+
+    async def wait_sign(self, mark: int) -> None:
+        """Return at a line of output, or any event worth a probe, that came after `mark`."""
 
 
 class Anything:
@@ -67,7 +73,11 @@ class Anything:
         """Never."""
         return ""
 
-    async def wait_sign(self) -> None:
+    def sign_mark(self) -> int:
+        """Always the same."""
+        return 0
+
+    async def wait_sign(self, mark: int) -> None:
         """Never returns."""
         await anyio.sleep_forever()
 
@@ -139,8 +149,13 @@ async def prove(
         if verdict.answer is Answer.FATAL or _out_of_bounds(progress, limits):
             return progress.result(proved=False)
         elapsed = anyio.current_time() - progress.started
-        pause = CONFIRM_SECONDS if verdict.good else limits.interval_seconds or wait.next(elapsed)
-        await _pause(pause, subject, watch=not verdict.good and limits.interval_seconds is None)
+        if verdict.good:
+            await anyio.sleep(CONFIRM_SECONDS)
+        elif limits.interval_seconds is not None:
+            await anyio.sleep(limits.interval_seconds)
+        else:
+            least = _LEAST_GAP_SECONDS if elapsed < _QUICK_SECONDS else _LATER_GAP_SECONDS
+            await _pause(wait.next(elapsed), subject, least=least)
 
 
 async def _probe_within(probe: Probe, seconds: float, last: Verdict) -> Verdict:
@@ -180,14 +195,12 @@ def _out_of_bounds(progress: _Progress, limits: Limits) -> bool:
     return late <= 0 or 0 < limits.retries <= progress.attempts
 
 
-async def _pause(seconds: float, subject: Subject, *, watch: bool) -> None:
-    """Sleep; when `watch`, wake at a sign of the subject, but not within 10 ms: a chatty one makes no busy loop."""
-    if not watch:
-        await anyio.sleep(seconds)
-        return
+async def _pause(seconds: float, subject: Subject, *, least: float) -> None:
+    """Sleep; wake at a sign of the subject that came since now, but not within `least` seconds."""
+    mark = subject.sign_mark()
     with anyio.move_on_after(seconds):
-        await anyio.sleep(min(_LEAST_GAP_SECONDS, seconds))
-        await subject.wait_sign()
+        await anyio.sleep(min(least, seconds))
+        await subject.wait_sign(mark)
 
 
 RunCommand = Callable[[tuple[str, ...]], Awaitable[tuple[int, str]]]

@@ -74,7 +74,7 @@ async def test_it_runs_after_the_start_and_its_output_is_a_sign(make: Make) -> N
             assert backend.incarnation
             assert backend.pid
             while not backend.ring.tail(1):
-                await backend.wait_sign()
+                await backend.wait_sign(backend.sign_mark())
         assert backend.ring.tail(1)[0].text == "up"
         await backend.stop(5)
 
@@ -105,7 +105,7 @@ async def test_a_stop_takes_a_stubborn_one_by_force_after_its_grace(make: Make) 
         with anyio.fail_after(10):
             await backend.start()
             while not backend.ring.tail(1):
-                await backend.wait_sign()
+                await backend.wait_sign(backend.sign_mark())
             await backend.stop(0.2)
         assert backend.incarnation is None
         assert (await backend.wait_end()).signal == 9
@@ -130,3 +130,14 @@ async def test_a_program_that_is_not_there_is_a_configuration_error() -> None:
         with pytest.raises(ConfigurationError, match="no program '/no/such/program'"):
             await ChildBackend("thing", prepare, reaper=reaper, ring=Ring("thing")).start()
         group.cancel_scope.cancel()
+
+
+async def test_a_sign_that_came_after_the_mark_is_not_missed(make: Make) -> None:
+    async with make(SPEAKS) as backend:
+        with anyio.fail_after(10):
+            mark = backend.sign_mark()
+            await backend.start()
+            while not backend.ring.tail(1):
+                await anyio.sleep(0.01)
+            await backend.wait_sign(mark)
+        await backend.stop(5)

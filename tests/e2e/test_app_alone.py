@@ -331,3 +331,27 @@ def test_hooks_run_in_parallel_and_the_notification_has_their_outcomes(
     assert answers(app.port) == 200
     assert "s3cret" not in app.log()
     assert app.stop() == 0
+
+
+def test_hooks_wait_for_an_app_that_is_held_until_it_serves(app: Supervisor) -> None:
+    (app_dir(app) / "crash").write_text("7")
+    app.environ |= {
+        "SUPERVISOR_ON_APP_FAILURE": "hold",
+        "SUPERVISOR_RESTART_BASE_SECONDS": "0.02",
+        "SUPERVISOR_POST_START_HOOKS": "echo the schedule is set up",
+    }
+    app.start()
+    app.wait_event("app.held")
+    assert app.cli("status").returncode == 3
+    assert app.events("hook.finished") == []
+    (app_dir(app) / "crash").unlink()
+    assert app.cli("reload").returncode == 0
+    assert app.wait_event("hook.finished")["ok"]
+    assert app.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGRTMIN + 3])
+def test_other_stop_signals_stop_it_too(app: Supervisor, number: int) -> None:
+    app.boot()
+    assert app.stop(number) == 0
+    assert left_behind(app.state) == []

@@ -65,8 +65,11 @@ class FakeBackend:
             await anyio.sleep(grace_seconds)
         self.die(signal=9 if self.ignores_stop else 15)
 
-    async def wait_sign(self) -> None:
-        await self.ring.wait_newer(self.ring.number)
+    def sign_mark(self) -> int:
+        return self.ring.number
+
+    async def wait_sign(self, mark: int) -> None:
+        await self.ring.wait_newer(mark)
 
     def disowns(self, verdict: Verdict, port: int | None) -> str:
         return self.stranger or ("" if self._running else "its process has ended")

@@ -31,7 +31,10 @@ class Thing:
     def disowns(self, verdict: Verdict, port: int | None) -> str:
         return self.stranger
 
-    async def wait_sign(self) -> None:
+    def sign_mark(self) -> int:
+        return 0
+
+    async def wait_sign(self, mark: int) -> None:
         await self.sign.wait()
 
 
