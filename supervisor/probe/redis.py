@@ -58,12 +58,22 @@ def _client(url: str) -> redis.asyncio.Redis:
 
 
 async def _ask(client: redis.asyncio.Redis) -> Verdict:
-    info: dict[str, Any] = await client.info()
+    # One round trip: an idle supervisor should hardly wake up.
+    pipeline = client.pipeline(transaction=False)
+    pipeline.info()
+    pipeline.ping()
+    pipeline.set(PROBE_KEY, "1", px=_PROBE_KEY_MILLISECONDS)
+    try:
+        info, *answers = await pipeline.execute(raise_on_error=False)
+    except exceptions.BusyLoadingError:
+        # The client library gives up the whole pipeline for it; INFO alone is answered, and has the progress.
+        return decide_info(await client.info()) or waiting("loading its data", recovering=True)
+    for answer in (info, *answers):
+        if isinstance(answer, Exception):
+            raise answer
     early = decide_info(info)
     if early is not None:
         return early
-    await client.ping()
-    await client.set(PROBE_KEY, "1", px=_PROBE_KEY_MILLISECONDS)
     return good(f"Redis {info.get('redis_version', '?')} answers", peer_pid=int(info.get("process_id", 0)))
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskStatus
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0  # where the folder cannot be watched
+WATCHED_POLL_SECONDS = 2.0  # where it is: only for bind mounts that lose events
 _STEP_MILLISECONDS = 50
 _DEBOUNCE_MILLISECONDS = 100
 _FOLDER_RETRY_SECONDS = 2.0
@@ -35,7 +36,7 @@ class TriggerFile:
     """Watches `path`; calls `on_touch` for each touch seen. The file is never removed.
 
     `seen` is its stamp (see `stamp`) when the supervisor started. The folder is watched, as editors and `mv` replace
-    files; where inotify is missing or a bind mount loses events, a comparison each second finds the touch too.
+    files; where inotify is missing or a bind mount loses events, a comparison every second or two finds the touch too.
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class TriggerFile:
 
     async def _poll(self) -> None:
         while True:
-            await anyio.sleep(self._poll_seconds)
+            watched = self.watching == "inotify"
+            await anyio.sleep(max(self._poll_seconds, WATCHED_POLL_SECONDS) if watched else self._poll_seconds)
             self.look()
 
     async def _watch(self) -> None:
@@ -76,7 +78,7 @@ class TriggerFile:
                 try:
                     await self._watch_folder(folder)
                 except (OSError, RuntimeError):
-                    # No watches left, or none on this file system: the comparison each second goes on alone.
+                    # No watches left, or none on this file system: the comparison of each second goes on alone.
                     self.watching = "polling"
             await anyio.sleep(_FOLDER_RETRY_SECONDS)
 

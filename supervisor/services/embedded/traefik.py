@@ -93,13 +93,14 @@ class EmbeddedTraefik:
         )
 
     async def probe(self) -> Verdict:
-        """`/ping`, answered once the entry points listen, then a route of the dynamic files: loaded only after that."""
+        """A route of the dynamic files, which are loaded after the entry points listen; else `/ping` tells more."""
         limit = self._settings.watch_timeout_seconds
         base = f"http://{LOOPBACK}:{self.ping_port}"
+        ready = await probe_http(base + READY_PATH, limit_seconds=limit, expect=(200,))
+        if ready.verdict.good or ready.status is None:
+            return ready.verdict
         alive = await probe_http(f"{base}/ping", limit_seconds=limit, expect=(200,))
         if not alive.verdict.good:
-            return alive.verdict
-        if (await probe_http(base + READY_PATH, limit_seconds=limit, expect=(200,))).verdict.good:
             return alive.verdict
         return waiting(f"it runs, but the files in {str(self.options().dynamic_folder)!r} are not loaded")
 
