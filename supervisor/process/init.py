@@ -24,7 +24,6 @@ import contextlib
 import errno
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 
@@ -218,7 +217,7 @@ def main(argv: list[str]) -> int:
     if options.show is not None:
         from supervisor import __version__
 
-        sys.stdout.write(USAGE if options.show == "-h" else f"supervisor {__version__}\n")
+        print(USAGE if options.show == "-h" else f"supervisor {__version__}\n", end="")
         return ExitCode.OK
     return Init(options, mask).run()
 

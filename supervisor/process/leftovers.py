@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -139,9 +139,10 @@ class Leftover:
 def find_leftovers(records: Sequence[SpawnRecord], install_id: str) -> list[Leftover]:
     """Running processes of earlier supervisors of this install.
 
-    Evidence: a record whose pid, start time and boot all match, or our install's marker in the environment (which
-    also finds grandchildren, and spawns killed before their record was written). Everything else is a stranger, and
-    so is whatever we descend from: a supervisor may be started again from a shell that its predecessor's app opened.
+    Evidence: a record whose pid, start time and boot all match; membership in the session such a process leads; or our
+    install's marker in the environment (which also finds daemons, and spawns killed before their record was written).
+    Everything else is a stranger, and so is whatever we descend from: a supervisor may be started again from a shell
+    that its predecessor's app opened.
     """
     boot = procfs.boot_id()
     recorded = {record.pid: record for record in records if record.boot_id == boot}
@@ -155,8 +156,8 @@ def find_leftovers(records: Sequence[SpawnRecord], install_id: str) -> list[Left
         stat = procfs.read_stat(pid)
         if stat is None or stat.state in "ZX":
             continue
-        record = recorded.get(pid)
-        if record is not None and record.start_ticks == stat.start_ticks:
+        record = _record_of(stat, recorded)
+        if record is not None:
             name, number = record.name, record.stop_signal
         else:
             marker = _marker_of(pid, prefix)
@@ -167,6 +168,16 @@ def find_leftovers(records: Sequence[SpawnRecord], install_id: str) -> list[Left
         if survivor is not None:
             found.append(Leftover(name, number, survivor))
     return found
+
+
+def _record_of(stat: procfs.Stat, recorded: Mapping[int, SpawnRecord]) -> SpawnRecord | None:
+    """The record that proves a process: its own, or that of the leader of its session, who must live to be proved."""
+    for pid in (stat.pid, stat.session):
+        record = recorded.get(pid)
+        proved = stat if pid == stat.pid else procfs.read_stat(pid) if record is not None else None
+        if record is not None and proved is not None and proved.start_ticks == record.start_ticks:
+            return record
+    return None
 
 
 def _marker_of(pid: int, prefix: bytes) -> str | None:

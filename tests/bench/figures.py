@@ -9,7 +9,10 @@ from statistics import median
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure over several runs. `target` is an upper bound; `ours` the values a comparison is set against."""
+    """One figure over several runs. `target` is an upper bound; `ours` the values a comparison is set against.
+
+    `why` is what a miss was found to come from; it is shown only where the target is missed.
+    """
 
     what: str
     values: Sequence[float]
@@ -17,6 +20,7 @@ class Row:
     target: float | None = None
     ours: Sequence[float] | None = None
     note: str = ""
+    why: str = ""
 
     def cells(self) -> list[str]:
         """The cells of the table: what, best, median, worst, runs, target, verdict."""
@@ -30,8 +34,11 @@ class Row:
             self._number(worst),
             str(len(self.values)),
             self._target(),
-            "; ".join(part for part in (self._verdict(middle, worst), self.note) if part),
+            "; ".join(part for part in (self._verdict(middle, worst), self.note, self._why(worst)) if part),
         ]
+
+    def _why(self, worst: float) -> str:
+        return self.why if self.target is not None and worst > self.target else ""
 
     def _target(self) -> str:
         return "" if self.target is None else f"<= {self._number(self.target)}"

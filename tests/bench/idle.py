@@ -30,6 +30,10 @@ from tests.bench.rig import (
 MEMORY_MIB, WAKEUPS = 60.0, 2.0
 SETTLE_SECONDS = 3.0
 OURS = ("embedded", "no-services")
+WHY = (
+    "0.5 a second compares the trigger file, 0.2 is the reaper's tick, 0.5 starts the probes of three services, app and "
+    "route every 10 s, the rest waits for their answers, six times for a login to Postgres"
+)
 THREAD_RATE = 10.0
 METHOD = (
     "The whole embedded stack with examples/notes, then `--no-services` with one small app, left alone; "
@@ -155,6 +159,7 @@ def _rows(name: str, runs: Sequence[Seen]) -> list[Row]:
             values=[seen.rate(theirs=False) for seen in runs],
             unit="/s",
             target=wakeups,
+            why=WHY,
         ),
         Row(what=f"{name}: processor time a second", values=[seen.cpu_share for seen in runs], unit="ms"),
         Row(what=f"{name}: threads", values=[len(seen.threads) for seen in runs]),

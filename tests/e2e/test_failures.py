@@ -71,9 +71,9 @@ def test_a_redis_that_stays_loading_ends_in_69_at_its_deadline(notes: Supervisor
     real = find_redis(None, places=system_places(os.environ["PATH"]))
     slow = script(
         notes.folder / "bin" / "redis-server",
-        f'#!/bin/sh\nexec {real} "$@" --key-load-delay 500 --loading-process-events-interval-bytes 1024\n',
+        f'#!/bin/sh\nexec {real} "$@" --key-load-delay 150\n',
     )
-    notes.environ |= {"SUPERVISOR_REDIS_BINARY": str(slow), "SUPERVISOR_REDIS_START_SECONDS": "1"}
+    notes.environ |= {"SUPERVISOR_REDIS_BINARY": str(slow), "SUPERVISOR_REDIS_START_SECONDS": "5"}
     notes.environ |= {"SUPERVISOR_REDIS_RECOVERY_SECONDS": "2"}
     code, error = ended(notes)
     assert code == 69
@@ -82,13 +82,13 @@ def test_a_redis_that_stays_loading_ends_in_69_at_its_deadline(notes: Supervisor
 
 
 def fill_redis(notes: Supervisor) -> None:
-    """Give Redis data enough that loading it can be made to take long."""
+    """Give Redis data enough that loading it can be made to take long: it answers after each 1024 keys only."""
     notes.start()
     notes.wait_event("service.state", service="redis", state="running")
     port = json.loads((notes.state / "install.json").read_text())["ports"]["redis"]
     password = (notes.state / "secrets" / "redis").read_text().strip()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        fill = "for i=1,20000 do redis.call('SET', 'k'..i, string.rep('x', 200)) end"
+        fill = "for i=1,60000 do redis.call('SET', 'k'..i, 'x') end"
         lines = [f"AUTH {password}", f'EVAL "{fill}" 0', "QUIT"]
         connection.sendall("".join(f"{line}\r\n" for line in lines).encode())
         while connection.recv(65536):

@@ -1,4 +1,4 @@
-"""A real Postgres, a real Redis and an example app as plain child processes: no supervisor takes part here."""
+"""A real Postgres, a real Redis and an example app as plain processes: no supervisor takes part here."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 import asyncpg
+
+from tests.apart import Apart, start_apart
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -63,10 +65,8 @@ def accepts(port: int) -> bool:
 class Process:
     """A child process with its output in a file; `end` is always safe to call."""
 
-    def __init__(
-        self, argv: list[str], *, log: Path, cwd: Path, env: Mapping[str, str], uid: int | None = None
-    ) -> None:
-        self._start = {"cwd": cwd, "env": dict(env), "user": uid, "group": uid, "extra_groups": [] if uid else None}
+    def __init__(self, argv: list[str], *, log: Path, cwd: Path, env: Mapping[str, str]) -> None:
+        self._cwd, self._env = cwd, dict(env)
         self._argv = argv
         self.log = log
         self.popen: subprocess.Popen[bytes] | None = None
@@ -74,7 +74,7 @@ class Process:
     def start(self) -> None:
         assert self.popen is None
         with self.log.open("ab") as output:
-            self.popen = subprocess.Popen(self._argv, stdout=output, stderr=output, **self._start)  # type: ignore[call-overload]
+            self.popen = subprocess.Popen(self._argv, stdout=output, stderr=output, cwd=self._cwd, env=self._env)
 
     @property
     def running(self) -> bool:
@@ -107,36 +107,38 @@ class Postgres:
         password = self.folder / "password"
         password.write_text("secret")
         password.chmod(0o644)
-        initdb = ["initdb", "-U", "notes", "-A", "scram-sha-256", "-E", "UTF8", "-N", "--pwfile", str(password)]
+        self._initdb = [*self._command("initdb"), "-U", "notes", "-A", "scram-sha-256", "-E", "UTF8", "-N"]
+        self._initdb += ["--pwfile", str(password)]
         settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder}
-        serve = ["postgres", *(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))]
-        self._initdb, self._server = (self._process(argv) for argv in (initdb, serve))
+        options = (word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
+        self._argv = [*self._command("postgres"), *options]
+        self._log = self.folder / "postgres.log"
+        self._server: Apart | None = None
 
-    def _process(self, argv: list[str]) -> Process:
-        name, *rest = argv
-        command = [str(POSTGRES_BIN / name), "-D", str(self.folder / "data"), *rest]
-        env = {"LC_ALL": "C", "PATH": os.environ["PATH"]}
-        return Process(command, log=self.folder / f"{name}.log", cwd=self.folder, env=env, uid=SERVER_UID)
+    def _command(self, name: str) -> list[str]:
+        return [str(POSTGRES_BIN / name), "-D", str(self.folder / "data")]
 
     def initialise(self) -> None:
-        self._initdb.start()
-        assert self._initdb.popen is not None
-        assert self._initdb.popen.wait(60) == 0, self._initdb.log.read_text()
+        made = subprocess.run(
+            self._initdb, cwd=self.folder, user=SERVER_UID, capture_output=True, text=True, timeout=60
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
 
     def start(self) -> None:
-        self._server.start()
+        self._server = start_apart(self._argv, log=self._log, user=SERVER_UID)
         wait_until(self._answers, what="Postgres is ready")
 
     @property
     def running(self) -> bool:
-        return self._server.running
+        return self._server is not None and self._server.running
 
     def stop(self) -> None:
+        assert self._server is not None
         self._server.end(signal.SIGINT)  # fast: open connections are cut
 
     def clean_up(self) -> None:
-        self._initdb.clean_up()
-        self._server.clean_up(signal.SIGINT)
+        if self._server is not None:
+            self._server.end(signal.SIGINT)
         shutil.rmtree(self.folder)
 
     def url(self, database: str) -> str:
@@ -150,7 +152,7 @@ class Postgres:
         return self.url(name)
 
     def _answers(self) -> bool:
-        assert self._server.running, self._server.log.read_text()
+        assert self.running, self._log.read_text()
         try:
             asyncio.run(self._execute("postgres", "SELECT 1"))
         except (OSError, asyncpg.PostgresError):

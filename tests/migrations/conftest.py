@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -19,6 +20,7 @@ import asyncpg
 import pytest
 
 from supervisor.core.secret import Secret
+from tests.apart import Apart, start_apart
 
 READY_SECONDS = 30.0
 _numbers = itertools.count(1)
@@ -111,31 +113,22 @@ def server() -> Iterator[Server]:
     rules = data / "pg_hba.conf"
     rules.write_text("local all locked scram-sha-256\n" + rules.read_text())
     options = ["fsync=off", "max_connections=60", "listen_addresses=", f"unix_socket_directories={folder}"]
-    with (folder / "log").open("wb") as log:
-        argv: list[str | Path] = [
-            programs / "postgres",
-            "-D",
-            data,
-            *(word for option in options for word in ("-c", option)),
-        ]
-        process = subprocess.Popen(argv, user=user, cwd="/", stdout=log, stderr=log)
+    argv: list[str | Path] = [programs / "postgres", "-D", data]
+    process = start_apart(
+        [*argv, *(word for option in options for word in ("-c", option))], log=folder / "log", user=user
+    )
     try:
         _wait_ready(process, programs, folder)
         yield Server(folder)
     finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
+        process.end(signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_ready(process: subprocess.Popen[bytes], programs: Path, folder: Path) -> None:
+def _wait_ready(process: Apart, programs: Path, folder: Path) -> None:
     end = time.monotonic() + READY_SECONDS
     while subprocess.run([programs / "pg_isready", "-q", "-h", folder], timeout=10).returncode != 0:
-        assert process.poll() is None, (folder / "log").read_text()
+        assert process.running, (folder / "log").read_text()
         assert time.monotonic() < end, f"no answer within {READY_SECONDS} s: {(folder / 'log').read_text()}"
         time.sleep(0.02)
 

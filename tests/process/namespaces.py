@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -70,7 +73,23 @@ def started(argv: Sequence[str], *, pid1: bool, limit_seconds: float = 30) -> It
         try:
             yield Running(popen, _descend(popen.pid, 2 if pid1 else 1))
         finally:
-            popen.kill()
+            kill_tree(popen.pid)
+
+
+def kill_tree(pid: int) -> None:
+    """KILL a process and all below it, from the top so that none is adopted by anybody else before it is seen."""
+    below = _below(pid)
+    for each in [pid, *below]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+
+
+def _below(pid: int) -> list[int]:
+    try:
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [below for child in children for below in (child, *_below(child))]
 
 
 def _descend(pid: int, levels: int) -> int:

@@ -29,7 +29,7 @@ def shell(script: str, *options: str) -> subprocess.CompletedProcess[str]:
 # Status
 
 
-@pytest.mark.parametrize("which", ["codes", "remapped", "signals"])
+@pytest.mark.parametrize("which", ["codes", "remapped", "signals", "early"])
 @namespaces
 def test_init_passes_on_every_status(which: str) -> None:
     checked = run_as_pid1(program("statuses", which))
@@ -151,7 +151,6 @@ def test_init_signals_the_command_or_its_group(option: list[str]) -> None:
         assert init.line() == "ready"
         os.kill(init.pid, signal.SIGUSR1)
         assert {init.line() for _ in range(2 if option else 1)} == ({"shell", "10"} if option else {"shell"})
-        os.kill(init.pid, signal.SIGKILL)
 
 
 def test_init_forwards_the_signal_asked_for_at_the_parents_end() -> None:
@@ -292,6 +291,11 @@ sys.exit(4)
 LEAVES_STUBBORN = LEAVES_POLITE.replace(
     'lambda *_: (print("ended in order", flush=True), os._exit(0))', "signal.SIG_IGN"
 )
+LEAVES_STOPPED = LEAVES_POLITE.replace(
+    'os.write(writing, b"x")', 'os.write(writing, b"x"); os.kill(os.getpid(), signal.SIGSTOP)'
+)
+# The first daemon dies of TERM and leaves the second, which nobody but the init can tell then.
+LEAVES_CHAIN = LEAVES_POLITE.replace("setsid()\n", "setsid()\n    if os.fork(): signal.pause()\n    os.setsid()\n")
 
 
 def _ended(argv: list[str], *, pid1: bool) -> subprocess.CompletedProcess[str]:
@@ -308,9 +312,10 @@ def test_orphans_stay_unreaped_beside_another_pid_1() -> None:
 
 
 @both
-def test_init_stops_what_is_left_and_leaves_at_once(pid1: bool) -> None:
+@pytest.mark.parametrize("leaves", [LEAVES_POLITE, LEAVES_STOPPED, LEAVES_CHAIN], ids=["one", "stopped", "chain"])
+def test_init_stops_what_is_left_and_leaves_at_once(pid1: bool, leaves: str) -> None:
     # With the whole grace used up the run would meet its own limit.
-    done = _ended([*INIT, "--grace", "600", "--", sys.executable, "-c", LEAVES_POLITE], pid1=pid1)
+    done = _ended([*INIT, "--grace", "600", "--", sys.executable, "-c", leaves], pid1=pid1)
     assert (done.returncode, done.stdout) == (4, "ended in order\n")
 
 

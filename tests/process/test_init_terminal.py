@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.process.namespaces import INIT, UNSHARE, require_namespaces
+from tests.process.namespaces import INIT, UNSHARE, kill_tree, require_namespaces
 
 both = pytest.mark.parametrize(
     "pid1", [pytest.param(True, marks=pytest.mark.namespaces), False], ids=["pid 1", "plain"]
@@ -37,6 +37,9 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self._master, keys)
 
+    def foreground(self) -> int:
+        return os.tcgetpgrp(self._master)
+
     def expect(self, words: bytes, limit_seconds: float = 15) -> bytes:
         """Wait for `words`; gives what came up to them."""
         end = time.monotonic() + limit_seconds
@@ -60,7 +63,7 @@ def on_terminal(argv: list[str], *, pid1: bool) -> Iterator[tuple[Terminal, subp
             try:
                 yield Terminal(master), popen
             finally:
-                popen.kill()
+                kill_tree(popen.pid)
     finally:
         os.close(slave)
         os.close(master)
@@ -114,9 +117,12 @@ def test_init_gives_the_terminal_back() -> None:
 
 
 def test_init_in_the_background_leaves_the_terminal_alone() -> None:
-    show = f"{sys.executable} -c \"import os; print(os.tcgetpgrp(0) == int(os.environ['SHELL_GROUP']), flush=True)\""
-    # With job control (-m) a background command gets a process group of its own.
-    script = f"set -m; export SHELL_GROUP=$$; {' '.join(INIT)} -- {show} <&0 & wait $!; echo end"
+    # Job control (-m) gives a background command a process group of its own.
+    script = (
+        f"set -m; {' '.join(INIT)} -- /bin/sh -c 'echo up; sleep 600' </dev/tty & read key; kill $!; wait $!; echo end"
+    )
     with on_terminal(["/bin/bash", "--norc", "-c", script], pid1=False) as (terminal, popen):
-        assert b"True" in terminal.expect(b"end")
-        assert popen.wait(15) == 0
+        terminal.expect(b"up")
+        assert terminal.foreground() == popen.pid
+        terminal.type(b"\n")
+        terminal.expect(b"end")

@@ -31,7 +31,7 @@ INSTALL = "this-install"
 
 @dataclasses.dataclass
 class Dead:
-    """What a killed supervisor left: its records, and the pids of its four processes."""
+    """What a killed supervisor left: its records, and the pids of its five processes."""
 
     records: list[SpawnRecord]
     pids: set[int]
@@ -47,7 +47,7 @@ def dead(tmp_path: Path) -> Iterator[Dead]:
         assert popen.stdout is not None
         pids = {int(word) for word in popen.stdout.readline().split()}
         popen.kill()
-    assert len(pids) == 4
+    assert len(pids) == 5
     try:
         yield Dead([SpawnRecord(**json.loads(line)) for line in log.read_text().splitlines()], pids)
     finally:
@@ -84,12 +84,17 @@ def test_children_and_their_daemons_are_found(dead: Dead) -> None:
 
 
 def test_marker_alone_finds_all_that_show_it(dead: Dead) -> None:
-    assert found_pids(find_leftovers([], INSTALL)) == dead.pids - {dead.pid("bare")}
+    bare = dead.pid("bare")
+    without_marker = {pid for pid in dead.pids if os.getsid(pid) == bare}
+    assert len(without_marker) == 2
+    assert found_pids(find_leftovers([], INSTALL)) == dead.pids - without_marker
 
 
-def test_record_alone_finds_the_leaders(dead: Dead) -> None:
+def test_record_alone_finds_the_leaders_and_their_sessions(dead: Dead) -> None:
     leaders = {record.pid for record in dead.records}
-    assert found_pids(find_leftovers(dead.records, "another-install")) == leaders
+    sessions = {pid for pid in dead.pids if os.getsid(pid) in leaders}
+    assert len(sessions) == 4
+    assert found_pids(find_leftovers(dead.records, "another-install")) == sessions
 
 
 def test_another_install_finds_nothing(dead: Dead) -> None:
@@ -99,7 +104,7 @@ def test_another_install_finds_nothing(dead: Dead) -> None:
 
 def test_leftovers_have_their_names(dead: Dead) -> None:
     leftovers = find_leftovers(dead.records, INSTALL)
-    assert sorted(leftover.name for leftover in leftovers) == ["bare", "parent", "parent", "plain"]
+    assert sorted(leftover.name for leftover in leftovers) == ["bare", "bare", "parent", "parent", "plain"]
     found_pids(leftovers)
 
 

@@ -113,6 +113,13 @@ def test_backoff_stays_at_the_cap_for_days_when_nothing_is_ever_given_up() -> No
     assert set(delays[10:]) == {30.0}
 
 
+def test_thousand_quick_ends_leave_a_short_list() -> None:
+    ends: list[End] = []
+    for _ in range(1000):
+        ends = forget_old(RestartPolicy(limit=0), [*ends, crash(0.0)], 0.0)
+    assert len(ends) == 65
+
+
 def test_default_limit_can_be_reached() -> None:
     assert RestartPolicy().unreachable_limit() is None
 

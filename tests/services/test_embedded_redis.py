@@ -120,11 +120,10 @@ async def test_loading_is_waited_for_with_its_progress_and_then_good() -> None:
         server = rig.redis()
         child = await start(rig, server)
         # Debug builds aside this is the one way to make loading slow: a pause after each key, in microseconds.
-        await ask(server, "EVAL", "for i=1,3000 do redis.call('SET', 'k'..i, string.rep('x', 2000)) end", "0")
+        # It answers after each 1024 keys only, so there must be many.
+        await ask(server, "EVAL", "for i=1,30000 do redis.call('SET', 'k'..i, 'x') end", "0")
         await child.stop(grace_seconds=20)
-        slow = with_options(
-            await server.prepare(), "--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024"
-        )
+        slow = with_options(await server.prepare(), "--key-load-delay", "50")
         rig.spawn(slow)
         verdict = await answered(server.probe, Answer.WAITING)
         while not verdict.recovering:

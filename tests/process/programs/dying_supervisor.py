@@ -1,6 +1,7 @@
 """`dying_supervisor.py LOG`: spawns children as a supervisor does, writes its spawn log, and waits to be killed.
 
-Children: `plain`; `parent`, which has a daemon in a session of its own; `bare`, whose environment shows no marker.
+Children: `plain`; `parent`, which has a daemon in a session of its own; `bare`, which has a worker, and the environment
+of both shows no marker.
 """
 
 import json
@@ -21,7 +22,7 @@ if os.fork() == 0: os.setsid()
 os.write(1, b"%d\\n" % os.getpid())
 while True: signal.pause()
 """
-BARE = 'echo $$; exec env -i /bin/sh -c "sleep 600; exit"'
+BARE = 'exec env -i /bin/sh -c "sleep 600 & echo $$; echo \\$!; wait"'
 
 
 class Log:
@@ -46,9 +47,9 @@ async def main() -> None:
             ("bare", ["/bin/sh", "-c", BARE]),
         ):
             reaper.spawn(Command(name, argv, env), ring)
-        while ring.number < 4:
+        while ring.number < 5:
             await ring.wait_newer(ring.number)
-        print(*(line.text for line in ring.tail(4)), flush=True)
+        print(*(line.text for line in ring.tail(5)), flush=True)
         await anyio.sleep_forever()
 
 

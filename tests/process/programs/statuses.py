@@ -37,6 +37,16 @@ match sys.argv[1]:
             ends_with(f"exit {code}", 0, f"-e{code}")
             ends_with(f"exit {(code + 1) % 256}", (code + 1) % 256, "-e", str(code))
         ends_with("kill -TERM $$", 0, "-e", "143")
+    case "early":
+        setsid = os.setsid
+
+        def interrupted() -> None:
+            """An INT that arrives between fork and exec waits, as all signals are blocked there."""
+            setsid()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        os.setsid = interrupted
+        ends_with("exit 0", 130)
     case "signals":
         gentle = {int(getattr(signal, f"SIG{name}")) for name in harmless}
         for number in sorted(signal.valid_signals() - gentle):
