@@ -65,8 +65,10 @@ def accepts(port: int) -> bool:
 class Process:
     """A child process with its output in a file; `end` is always safe to call."""
 
-    def __init__(self, argv: list[str], *, log: Path, cwd: Path, env: Mapping[str, str]) -> None:
-        self._cwd, self._env = cwd, dict(env)
+    def __init__(
+        self, argv: list[str], *, log: Path, cwd: Path, env: Mapping[str, str], uid: int | None = None
+    ) -> None:
+        self._start = {"cwd": cwd, "env": dict(env), "user": uid, "group": uid, "extra_groups": [] if uid else None}
         self._argv = argv
         self.log = log
         self.popen: subprocess.Popen[bytes] | None = None
@@ -74,7 +76,7 @@ class Process:
     def start(self) -> None:
         assert self.popen is None
         with self.log.open("ab") as output:
-            self.popen = subprocess.Popen(self._argv, stdout=output, stderr=output, cwd=self._cwd, env=self._env)
+            self.popen = subprocess.Popen(self._argv, stdout=output, stderr=output, **self._start)  # type: ignore[call-overload]
 
     @property
     def running(self) -> bool:
