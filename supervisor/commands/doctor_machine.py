@@ -14,7 +14,7 @@ from pathlib import Path
 
 from supervisor.commands.fact import Fact
 from supervisor.core.settings import Settings, variable
-from supervisor.process.pid1 import Reaping, adopt_orphans
+from supervisor.process.pid1 import Reaping, can_adopt_orphans
 from supervisor.process.procfs import describe_port_owner
 from supervisor.services.ports import bind_error
 
@@ -38,8 +38,8 @@ def python() -> Fact:
 
 
 def reaping() -> Fact:
-    """Whether orphans would reach us. Makes this process a subreaper to find out, which ends with it."""
-    match adopt_orphans():
+    """Whether orphans would reach us."""
+    match can_adopt_orphans():
         case Reaping.PID1:
             return Fact.ok("orphans", "reaped: we are PID 1")
         case Reaping.SUBREAPER:

@@ -20,7 +20,7 @@ import pytest
 from supervisor.commands import doctor, doctor_machine, doctor_programs
 from supervisor.commands.fact import Fact, Grade
 from supervisor.core.settings import Settings
-from supervisor.process.pid1 import Reaping
+from supervisor.process.pid1 import Reaping, is_subreaper
 
 
 @pytest.fixture
@@ -190,8 +190,14 @@ def test_disk_is_judged_by_room_and_files(
 
 
 def test_missing_subreaper_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_machine, "adopt_orphans", lambda: Reaping.NONE)
+    monkeypatch.setattr(doctor_machine, "can_adopt_orphans", lambda: Reaping.NONE)
     assert doctor_machine.reaping().grade is Grade.WARNING
+
+
+def test_asking_for_orphans_makes_nobody_a_subreaper() -> None:
+    assert not is_subreaper()
+    assert doctor_machine.reaping().grade is Grade.OK
+    assert not is_subreaper()
 
 
 def test_missing_inotify_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
