@@ -24,7 +24,7 @@ from supervisor.process.child import Child, Command
 from supervisor.process.leftovers import MARKER_VARIABLE, SpawnRecord, Survivor
 from supervisor.process.output import Pump, Ring
 
-SLOW_TICK_SECONDS = 5.0
+SLOW_TICK_SECONDS = 10.0
 LINGER_SECONDS = 10.0
 FINAL_SECONDS = 2.0
 _RESERVED_DESCRIPTORS = 64

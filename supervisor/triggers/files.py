@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 POLL_SECONDS = 1.0  # where the folder cannot be watched
-WATCHED_POLL_SECONDS = 2.0  # where it is: only for bind mounts that lose events
+WATCHED_POLL_SECONDS = 2.5  # where it is: only for bind mounts that lose events
 _STEP_MILLISECONDS = 50
 _DEBOUNCE_MILLISECONDS = 100
 _FOLDER_RETRY_SECONDS = 2.0

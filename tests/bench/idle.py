@@ -31,7 +31,7 @@ MEMORY_MIB, WAKEUPS = 60.0, 2.0
 SETTLE_SECONDS = 3.0
 OURS = ("embedded", "no-services")
 WHY = (
-    "0.5 a second compares the trigger file, 0.2 is the reaper's tick, 0.5 starts the probes of services, app and "
+    "0.4 a second compares the trigger file, 0.1 is the reaper's tick, 0.5 starts the probes of services, app and "
     "route every 10 s, the rest waits for their answers, six times for a login to Postgres"
 )
 THREAD_RATE = 10.0
