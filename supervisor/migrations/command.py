@@ -206,7 +206,7 @@ class CommandMigrations:
                 await self._write(session, elapsed_seconds)
         except asyncpg.PostgresError as error:
             why = describe_error(error)
-        except (OSError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             why = str(error) or type(error).__name__
         else:
             return ()

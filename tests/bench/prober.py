@@ -23,6 +23,8 @@ UP_SECONDS = 0.01
 LIMIT_SECONDS = 2.0
 
 Ask = Callable[[], Awaitable[bool]]
+# The last is what a connection says that is lost at the wrong moment.
+_LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class Postgres:
@@ -48,11 +50,11 @@ class Postgres:
                 timeout=LIMIT_SECONDS,
                 ssl=False,
             )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _LOST:
             return False
         try:
             return bool(await connection.fetchval("SELECT 1", timeout=LIMIT_SECONDS) == 1)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _LOST:
             return False
         finally:
             connection.terminate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +28,24 @@ class Prober(Started):
         """Every change so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
 
-    def up(self, target: str, *, after: float = 0.0, limit_seconds: float = 60) -> dict[str, Any]:
-        """The first time `target` was up after wall time `after`."""
+    def up(self, target: str, *, after: float = 0.0) -> dict[str, Any]:
+        """The first time `target` was up, asked after wall time `after`."""
+        return self._first(
+            f"{target} up", lambda line: line["target"] == target and line["up"] and line["began"] > after
+        )
 
+    def down(self, target: str, *, after: float) -> dict[str, Any]:
+        """The first time `target` was down, seen after wall time `after`."""
+        return self._first(
+            f"{target} down", lambda line: line["target"] == target and not line["up"] and line["ended"] > after
+        )
+
+    def _first(self, what: str, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         def found() -> dict[str, Any] | None:
-            for line in self.lines():
-                if line["target"] == target and line["up"] and line["began"] > after:
-                    return line
-            if self.popen.poll() not in (None, 0):
+            line = next((line for line in self.lines() if is_it(line)), None)
+            if line is None and self.popen.poll() not in (None, 0):
                 raise RuntimeError(f"the prober ended with {self.popen.returncode}: {self.explain()}")
-            return None
+            return line
 
-        line: dict[str, Any] = wait_until(found, what=f"{target} up", limit_seconds=limit_seconds)
-        return line
-
-    def down(self, target: str, *, after: float, limit_seconds: float = 60) -> dict[str, Any]:
-        """The first time `target` was down after wall time `after`."""
-
-        def found() -> dict[str, Any] | None:
-            for line in self.lines():
-                if line["target"] == target and not line["up"] and line["ended"] > after:
-                    return line
-            return None
-
-        line: dict[str, Any] = wait_until(found, what=f"{target} down", limit_seconds=limit_seconds)
+        line: dict[str, Any] = wait_until(found, what=what, limit_seconds=60)
         return line
