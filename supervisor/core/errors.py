@@ -54,6 +54,21 @@ class UnreachableError(SupervisorError):
     exit_code = ExitCode.UNREACHABLE
 
 
+class EngineError(SupervisorError):
+    """There is no engine we can use. `code` (E01 to E99) is stable and stands first in the text."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.exit_code = _ENGINE_EXITS.get(code, ExitCode.UNREACHABLE)
+
+
+_ENGINE_EXITS = {
+    **dict.fromkeys(("E01", "E02", "E05"), ExitCode.CONFIGURATION),
+    **dict.fromkeys(("E07", "E11", "E21", "E22"), ExitCode.PRIVILEGE),
+}
+
+
 class BootDeadlineError(SupervisorError):
     """The boot as a whole took too long; trying again may help."""
 
