@@ -1,0 +1,1 @@
+"""Traefik as a plain container."""

@@ -1,0 +1,1 @@
+"""Postgres and Redis as Swarm services of one task each."""
