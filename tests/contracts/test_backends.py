@@ -1,10 +1,11 @@
-"""What every backend promises: the child process on real processes, and the fake that faster tests use."""
+"""What every backend promises: child process, Swarm service, container, and the fake that faster tests use."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import anyio
 import pytest
@@ -15,25 +16,31 @@ from supervisor.process.child import Command
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.backend import Backend, ChildBackend
+from tests.contracts.engine_made import container, swarm_service
+from tests.contracts.plays import Play
+from tests.engine_rig.engine import Share
 from tests.services.fakes import FakeBackend
 
 pytestmark = pytest.mark.anyio
 
-SPEAKS = "import sys,time; print('up', flush=True); time.sleep(60)"
-ENDS = "raise SystemExit(3)"
-STUBBORN = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+CODES = {
+    Play.SPEAKS: "import sys,time; print('up', flush=True); time.sleep(60)",
+    Play.ENDS: "raise SystemExit(3)",
+    Play.STUBBORN: "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)",
+}
+LIMIT_SECONDS = 30
 
 
-def command(code: str) -> Command:
-    return Command(name="thing", argv=[sys.executable, "-S", "-c", code], env={})
+def command(play: Play) -> Command:
+    return Command(name="thing", argv=[sys.executable, "-S", "-c", CODES[play]], env={})
 
 
 @asynccontextmanager
-async def child(code: str) -> AsyncIterator[Backend]:
+async def child(play: Play) -> AsyncIterator[Backend]:
     reaper = Reaper()
 
     async def prepare() -> Command:
-        return command(code)
+        return command(play)
 
     async with anyio.create_task_group() as group:
         await group.start(reaper.run)
@@ -43,36 +50,41 @@ async def child(code: str) -> AsyncIterator[Backend]:
 
 
 @asynccontextmanager
-async def fake(code: str) -> AsyncIterator[Backend]:
+async def fake(play: Play) -> AsyncIterator[Backend]:
     backend = FakeBackend()
-    backend.says = "up" if "up" in code else ""
-    backend.ends_with = 3 if code == ENDS else None
-    backend.ignores_stop = code == STUBBORN
+    backend.says = "" if play is Play.ENDS else "up"
+    backend.ends_with = 3 if play is Play.ENDS else None
+    backend.ignores_stop = play is Play.STUBBORN
     yield backend
 
 
-Make = Callable[[str], AbstractAsyncContextManager[Backend]]
+Make = Callable[[Play], AbstractAsyncContextManager[Backend]]
+ON_ENGINE: dict[str, Callable[[Share, Play], AbstractAsyncContextManager[Backend]]] = {
+    "swarm service": swarm_service,
+    "container": container,
+}
+PLAIN: dict[str, Make] = {"child process": child, "fake": fake}
 
 
-@pytest.fixture(params=[child, fake], ids=["child process", "fake"])
+@pytest.fixture(params=[*PLAIN, *(pytest.param(name, marks=pytest.mark.engine) for name in ON_ENGINE)])
 def make(request: pytest.FixtureRequest) -> Make:
-    made: Make = request.param
-    return made
+    if request.param in PLAIN:
+        return PLAIN[request.param]
+    return partial(ON_ENGINE[request.param], request.getfixturevalue("docker"))
 
 
 async def test_nothing_runs_before_the_start(make: Make) -> None:
-    async with make(SPEAKS) as backend:
+    async with make(Play.SPEAKS) as backend:
         assert backend.incarnation is None
         assert backend.pid is None
         await backend.stop(1)
 
 
 async def test_it_runs_after_the_start_and_its_output_is_a_sign(make: Make) -> None:
-    async with make(SPEAKS) as backend:
-        with anyio.fail_after(10):
+    async with make(Play.SPEAKS) as backend:
+        with anyio.fail_after(LIMIT_SECONDS):
             await backend.start()
             assert backend.incarnation
-            assert backend.pid
             while not backend.ring.tail(1):
                 await backend.wait_sign(backend.sign_mark())
         assert backend.ring.tail(1)[0].text == "up"
@@ -80,8 +92,8 @@ async def test_it_runs_after_the_start_and_its_output_is_a_sign(make: Make) -> N
 
 
 async def test_its_end_is_told_with_its_status(make: Make) -> None:
-    async with make(ENDS) as backend:
-        with anyio.fail_after(10):
+    async with make(Play.ENDS) as backend:
+        with anyio.fail_after(LIMIT_SECONDS):
             await backend.start()
             end = await backend.wait_end()
         assert end.code == 3
@@ -89,8 +101,8 @@ async def test_its_end_is_told_with_its_status(make: Make) -> None:
 
 
 async def test_each_start_is_another_incarnation(make: Make) -> None:
-    async with make(SPEAKS) as backend:
-        with anyio.fail_after(10):
+    async with make(Play.SPEAKS) as backend:
+        with anyio.fail_after(LIMIT_SECONDS):
             await backend.start()
             first = backend.incarnation
             await backend.stop(5)
@@ -101,19 +113,19 @@ async def test_each_start_is_another_incarnation(make: Make) -> None:
 
 
 async def test_a_stop_takes_a_stubborn_one_by_force_after_its_grace(make: Make) -> None:
-    async with make(STUBBORN) as backend:
-        with anyio.fail_after(10):
+    async with make(Play.STUBBORN) as backend:
+        with anyio.fail_after(LIMIT_SECONDS):
             await backend.start()
             while not backend.ring.tail(1):
                 await backend.wait_sign(backend.sign_mark())
             await backend.stop(0.2)
         assert backend.incarnation is None
-        assert (await backend.wait_end()).signal == 9
+        assert (await backend.wait_end()).status == 137
 
 
 async def test_an_answer_is_not_ours_once_it_ended(make: Make) -> None:
-    async with make(ENDS) as backend:
-        with anyio.fail_after(10):
+    async with make(Play.ENDS) as backend:
+        with anyio.fail_after(LIMIT_SECONDS):
             await backend.start()
             await backend.wait_end()
         assert backend.disowns(good(), None)
@@ -133,8 +145,8 @@ async def test_a_program_that_is_not_there_is_a_configuration_error() -> None:
 
 
 async def test_a_sign_that_came_after_the_mark_is_not_missed(make: Make) -> None:
-    async with make(SPEAKS) as backend:
-        with anyio.fail_after(10):
+    async with make(Play.SPEAKS) as backend:
+        with anyio.fail_after(LIMIT_SECONDS):
             mark = backend.sign_mark()
             await backend.start()
             while not backend.ring.tail(1):

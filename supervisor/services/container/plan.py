@@ -41,6 +41,7 @@ class ContainerWish:
     hosts: Mapping[str, str] = field(default_factory=dict)
     network: str
     aliases: tuple[str, ...] = ()
+    restart: str = "always"
     log_max_mib: int = 10
     log_files: int = 3
 
@@ -87,7 +88,7 @@ Plan = Create | Start | Keep | Recreate | Foreign
 def container_body(wanted: ContainerWish) -> dict[str, Any]:
     """The body of the create call, with its hash in a label."""
     host: dict[str, Any] = {
-        "RestartPolicy": {"Name": "always"},
+        "RestartPolicy": {"Name": wanted.restart},
         # `Mounts` fail where a source is missing; `Binds` would make folders on the host.
         "Mounts": [
             {"Type": "volume", "Source": name, "Target": target} for name, target in sorted(wanted.volumes.items())

@@ -6,7 +6,7 @@ The list must come from a query with filters: a bare `service=` is ignored by en
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -29,8 +29,8 @@ class TaskState(StrEnum):
 class TaskView:
     """The task that counts: the newest of the wanted ones. `container` is empty until there is one.
 
-    `text` says for people what the engine says of it; `exit_code` is that of the newest one that ended, if any, and
-    `error` why. `blocked` is why no task can be placed or made at all; waiting does not help then.
+    `text` says for people what the engine says of it; `exit_code` and `ended_container` are those of the newest one
+    that ended, if any, and `error` why. `blocked` is why no task can be placed or made at all; waiting does not help.
     """
 
     state: TaskState
@@ -40,37 +40,43 @@ class TaskView:
     error: str = ""
     exit_code: int | None = None
     blocked: str = ""
+    ended_container: str = ""
 
 
 def view_tasks(tasks: Sequence[Mapping[str, Any]], *, engine_started: datetime | None = None) -> TaskView:
     """Judge the tasks of one service. `engine_started`: rejections soon after it come from networks that are not up
     yet, and pass by themselves."""
     newest_first = sorted(tasks, key=lambda task: (_created(task), str(task.get("ID"))), reverse=True)
-    ended = next((task for task in newest_first if _state(task) in _ENDED and not _is_shutdown(task)), None)
+    ended = [task for task in newest_first if _state(task) in _ENDED]
+    failed = next((task for task in ended if _state(task) != "shutdown"), None)  # a shutdown was asked for
     current = next((task for task in newest_first if task.get("DesiredState") in ("running", "ready")), None)
-    error, code = _ending(ended)
-    if ended is not None and _passes(ended, engine_started):
-        error = ""
-    if current is None:
-        state = TaskState.NONE if ended is None else TaskState.ENDED
-        return TaskView(state, error=error, exit_code=code, text=error or "no task yet")
-    status = current.get("Status") or {}
-    container = str((status.get("ContainerStatus") or {}).get("ContainerID") or "")
-    if _state(current) == "running" or (_state(current) == "starting" and container):
-        return TaskView(TaskState.UP, str(current["ID"]), container, _text(status), error, code)
-    if _state(current) in _COMING:
-        blocked = str(status.get("Err") or "") if _state(current) == "pending" else ""
-        return TaskView(TaskState.COMING, str(current["ID"]), container, _text(status), error, code, blocked)
-    return TaskView(TaskState.ENDED, str(current["ID"]), "", _text(status), error, code)
+    error = _why(failed) if failed is not None and not _passes(failed, engine_started) else ""
+    if current is not None:
+        return replace(_view_current(current), error=error, exit_code=_code(failed), ended_container=_container(failed))
+    last = ended[0] if ended else None
+    state = TaskState.NONE if last is None else TaskState.ENDED
+    text = error or "no task yet"
+    return TaskView(state, error=error, exit_code=_code(last), text=text, ended_container=_container(last))
+
+
+def _view_current(task: Mapping[str, Any]) -> TaskView:
+    status = task.get("Status") or {}
+    name, container, text = str(task["ID"]), _container(task), _text(status)
+    if _state(task) == "running" or (_state(task) == "starting" and container):
+        return TaskView(TaskState.UP, name, container, text)
+    if _state(task) in _COMING:
+        blocked = str(status.get("Err") or "") if _state(task) == "pending" else ""
+        return TaskView(TaskState.COMING, name, container, text, blocked=blocked)
+    return TaskView(TaskState.ENDED, name, "", text)
+
+
+def _container(task: Mapping[str, Any] | None) -> str:
+    status = (task or {}).get("Status") or {}
+    return str((status.get("ContainerStatus") or {}).get("ContainerID") or "")
 
 
 def _state(task: Mapping[str, Any]) -> str:
     return str((task.get("Status") or {}).get("State", "new"))
-
-
-def _is_shutdown(task: Mapping[str, Any]) -> bool:
-    """Ended because it was told to, not by itself."""
-    return _state(task) == "shutdown"
 
 
 def _created(task: Mapping[str, Any]) -> datetime:
@@ -86,12 +92,15 @@ def moment(text: str) -> datetime:
         return datetime.min.replace(tzinfo=UTC)
 
 
-def _ending(task: Mapping[str, Any] | None) -> tuple[str, int | None]:
-    if task is None:
-        return "", None
+def _why(task: Mapping[str, Any]) -> str:
     status = task.get("Status") or {}
+    return str(status.get("Err") or status.get("Message") or _state(task))
+
+
+def _code(task: Mapping[str, Any] | None) -> int | None:
+    status = (task or {}).get("Status") or {}
     code = (status.get("ContainerStatus") or {}).get("ExitCode")
-    return str(status.get("Err") or status.get("Message") or _state(task)), code if isinstance(code, int) else None
+    return code if isinstance(code, int) else None
 
 
 def _passes(task: Mapping[str, Any], engine_started: datetime | None) -> bool:

@@ -1,0 +1,210 @@
+"""Services that the engine runs: one backend over what differs between a Swarm service and a container.
+
+Events of the engine wake it; a slow look now and then covers lost ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskStatus
+
+from supervisor.core.errors import SupervisorError
+from supervisor.engine.client import Engine
+from supervisor.engine.errors import EngineRefused, Unavailable
+from supervisor.engine.events import EngineEvent, Lost, StreamItem
+from supervisor.probe.verdict import Verdict
+from supervisor.process.child import Exit
+from supervisor.process.output import Framer, Ring
+
+LOOK_SECONDS = 5.0
+_TAIL_LINES = 100
+_STOP_SPARE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the engine shows of a service. `container` is the newest one, ended or not; `text` is the engine's word.
+
+    `since` tells the runs of one container apart: when this one began, in Unix seconds (0: there is one run only).
+    That is noted after its first line may have come, so its output is what came after `output_since`.
+    `exit_code` is that of the newest one that ended, None where it told none. `blocked` is why none can be made.
+    """
+
+    container: str = ""
+    since: float = 0.0
+    output_since: float = 0.0
+    running: bool = False
+    exit_code: int | None = None
+    text: str = ""
+    blocked: str = ""
+
+    @property
+    def run(self) -> str:
+        """Tells this run from every other; empty before the first."""
+        return f"{self.container} {self.since:f}" if self.container else ""
+
+
+class Driver(Protocol):
+    """What a kind of service needs of the engine. Everything raises the engine's errors."""
+
+    name: str
+
+    async def ensure(self) -> None:
+        """Make it be there, as it should be and wanted running; no call where it is. Raises ConfigurationError too."""
+
+    async def look(self) -> Seen:
+        """How it stands."""
+
+    async def halt(self, grace_seconds: float) -> None:
+        """Make it be stopped, and stay so."""
+
+    def concerns(self, event: EngineEvent) -> bool:
+        """Whether the event may have changed what `look` gives."""
+
+
+class EngineBackend:
+    """See `Backend`. `run` must be running; it follows the service's output into the ring."""
+
+    pid: int | None = None
+
+    def __init__(self, driver: Driver, engine: Engine, ring: Ring, *, look_seconds: float = LOOK_SECONDS) -> None:
+        self.ring = ring
+        self._driver = driver
+        self._engine = engine
+        self._look_seconds = look_seconds
+        self._seen = Seen()
+        self._started_as: str | None = None
+        self._died = ("", 0)
+        self._signs = 0
+        self._asked = anyio.Event()
+        self._changed = anyio.Event()
+        self._looking = anyio.Lock()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Keep the view fresh and follow the output, until cancelled."""
+        followed = Seen()
+        async with anyio.create_task_group() as group:
+            task_status.started()
+            while True:
+                asked = self._asked
+                with contextlib.suppress(SupervisorError):
+                    await self._look()
+                seen = self._seen
+                if seen.run and seen.run != followed.run:
+                    followed = seen
+                    group.start_soon(self._follow, seen)
+                with anyio.move_on_after(self._look_seconds):
+                    await asked.wait()
+
+    def on_event(self, item: StreamItem) -> None:
+        """Take what came on the engine's event stream."""
+        if isinstance(item, Lost) or (isinstance(item, EngineEvent) and not self._driver.concerns(item)):
+            return
+        if isinstance(item, EngineEvent) and item.action == "die":
+            # The engine forgets the tasks of a service that was stopped, and their exit codes with them.
+            self._died = (item.id, int(item.attributes.get("exitCode", "255")))
+        self._asked.set()
+        self._asked = anyio.Event()
+        self._sign()
+
+    def _sign(self) -> None:
+        self._signs += 1
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _look(self) -> Seen:
+        async with self._looking:
+            seen = await self._driver.look()
+            if seen != self._seen:
+                self._seen = seen
+                self._sign()
+            return seen
+
+    async def _follow(self, seen: Seen) -> None:
+        """The output of one run to its end, line by line; a connection that breaks is taken up again."""
+        framers = {name: Framer(partial(self.ring.add, stream=name)) for name in ("stdout", "stderr")}
+        tail = _TAIL_LINES
+        while True:
+            try:
+                async with self._engine.containers.follow(seen.container, tail=tail, since=seen.output_since) as pieces:
+                    async for piece in pieces:
+                        framers.get(piece.stream, framers["stdout"]).feed(piece.data)
+                break
+            except EngineRefused:
+                break  # it is gone, and its output with it
+            except Unavailable:
+                tail = 0
+                await anyio.sleep(self._look_seconds)
+        for framer in framers.values():
+            framer.close()
+
+    @property
+    def incarnation(self) -> str | None:
+        """The running container's id, and which of its runs it is."""
+        return self._seen.run if self._seen.running else None
+
+    async def start(self) -> None:
+        """Make it be as it should be; returns once it runs, or has run. Raises our errors where the engine refuses."""
+        before = (await self._look()).run
+        await self._driver.ensure()
+        while True:
+            changed = self._changed
+            seen = await self._look()
+            if seen.blocked:
+                raise SupervisorError(f"cannot start {self._driver.name!r}: {seen.blocked}")
+            if seen.running or (seen.run and seen.run != before):
+                self._started_as = seen.run
+                return
+            with anyio.move_on_after(self._look_seconds):
+                await changed.wait()
+
+    async def wait_end(self) -> Exit:
+        """Wait until the container that `start` saw runs no more."""
+        assert self._started_as is not None
+        while True:
+            changed = self._changed
+            if self.incarnation != self._started_as:
+                container, code = self._died
+                known = self._started_as.startswith(f"{container} ") if container else False
+                return Exit(code if known else self._seen.exit_code, None, time.monotonic())
+            await changed.wait()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Stop it and keep it stopped; returns once its container has ended. An engine that is gone took it along."""
+        with anyio.move_on_after(grace_seconds + _STOP_SPARE_SECONDS), contextlib.suppress(SupervisorError):
+            await self._driver.halt(grace_seconds)
+            while (await self._look()).running:
+                with anyio.move_on_after(self._look_seconds):
+                    await self._changed.wait()
+
+    async def leave(self) -> None:
+        """Let it run on without us."""
+
+    def sign_mark(self) -> int:
+        """Lines and events so far."""
+        return self.ring.number + self._signs
+
+    async def wait_sign(self, mark: int) -> None:
+        """Return at a line or an event after that."""
+        while self.sign_mark() <= mark:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._wait_then_end, self._changed.wait, group.cancel_scope)
+                await self.ring.wait_newer(self.ring.number)
+                group.cancel_scope.cancel()
+
+    async def _wait_then_end(self, wait: Callable[[], Awaitable[object]], scope: anyio.CancelScope) -> None:
+        await wait()
+        scope.cancel()
+
+    def disowns(self, verdict: Verdict, port: int | None) -> str:
+        """The engine routes the address to its container; all that can be told is whether that one still runs."""
+        if self.incarnation is None or self.incarnation != self._started_as:
+            return "its container has ended"
+        return ""
