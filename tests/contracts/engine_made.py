@@ -17,7 +17,7 @@ from supervisor.services.container.driver import ContainerDriver, Wanted
 from supervisor.services.container.plan import ContainerWish
 from supervisor.services.engine_backend import Driver, EngineBackend
 from supervisor.services.swarm.driver import SwarmDriver
-from supervisor.services.swarm.spec import DataService, HealthCheck, Ownership, ServiceBody, service_body
+from supervisor.services.swarm.spec import DataService, HealthCheck, Owner, ServiceBody, service_body
 from tests.contracts.plays import Play
 from tests.engine_rig.engine import Share
 
@@ -49,7 +49,7 @@ async def swarm_service(share: Share, play: Play) -> AsyncIterator[Backend]:
         async def wish() -> ServiceBody:
             wanted = DataService(
                 name=share.name("thing"),
-                owner=Ownership("install-1", share.prefix),
+                owner=Owner("install-1", share.prefix),
                 role="thing",
                 image=image,
                 args=("/bin/sh", "-c", SCRIPTS[play]),
@@ -77,7 +77,7 @@ async def container(share: Share, play: Play) -> AsyncIterator[Backend]:
         network_id = str((await engine.networks.inspect(network))["Id"])
         wish = ContainerWish(
             name=share.name("thing"),
-            owner=Ownership("install-1", share.prefix),
+            owner=Owner("install-1", share.prefix),
             role="thing",
             image=share.engine.image("base"),
             args=("/bin/sh", "-c", SCRIPTS[play]),

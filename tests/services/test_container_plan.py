@@ -19,11 +19,11 @@ from supervisor.services.container.plan import (
     container_body,
     plan_container,
 )
-from supervisor.services.swarm.spec import Ownership
+from supervisor.services.swarm.spec import Owner
 
 WISH = ContainerWish(
     name="notes-traefik",
-    owner=Ownership("install-1", "notes"),
+    owner=Owner("install-1", "notes"),
     role="traefik",
     image="traefik@sha256:1111",
     args=("--configFile=/etc/traefik/traefik.yml",),

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.engine.labels import SPEC_HASH
 from supervisor.services.swarm.reconcile import Create, Foreign, Keep, Update, plan_service
 from supervisor.services.swarm.spec import (
     APPLIED,
-    SPEC_HASH,
     DataService,
     HealthCheck,
-    Ownership,
+    Owner,
     SecretFile,
     ServiceBody,
     service_body,
@@ -27,7 +27,7 @@ from supervisor.services.swarm.spec import (
 API = (1, 45)
 WISH = DataService(
     name="notes-postgres",
-    owner=Ownership("install-1", "notes"),
+    owner=Owner("install-1", "notes"),
     role="postgres",
     image="postgres@sha256:1111",
     env={"POSTGRES_USER": "notes", "POSTGRES_DB": "notes"},
@@ -91,7 +91,7 @@ def test_force_update_of_somebody_is_carried_over() -> None:
         ({"image": "postgres@sha256:2222"}, True),
         ({"host_port": 15432}, True),
         ({"env": {"POSTGRES_USER": "notes", "POSTGRES_DB": "other"}}, True),
-        ({"owner": Ownership("install-1", "notes"), "name": "notes-postgres"}, None),
+        ({"owner": Owner("install-1", "notes"), "name": "notes-postgres"}, None),
         ({"secrets": (SecretFile("notes-postgres-def", "secret2", "postgres_password"),)}, True),
         ({"health": HealthCheck(command="false")}, True),
     ],

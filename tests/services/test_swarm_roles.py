@@ -17,9 +17,9 @@ from supervisor.services.swarm.roles import (
     redis_config,
     redis_service,
 )
-from supervisor.services.swarm.spec import Ownership, SecretFile, service_body
+from supervisor.services.swarm.spec import Owner, SecretFile, service_body
 
-OWNER = Ownership("install-1", "notes")
+OWNER = Owner("install-1", "notes")
 PLACE = Place(node="node1", network="net1")
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.services.swarm.spec import INSTALL, SPEC_HASH, STACK, Ownership
+from supervisor.engine.labels import INSTALL, SPEC_HASH, STACK
+from supervisor.services.swarm.spec import Owner
 
 _GONE_STATES = frozenset({"dead", "removing"})
 
@@ -31,7 +32,7 @@ class ContainerWish:
     """`image` pinned by digest or id; `volumes` map volume name to path in the container; `hosts` are extra names."""
 
     name: str
-    owner: Ownership
+    owner: Owner
     role: str
     image: str
     args: tuple[str, ...] = ()

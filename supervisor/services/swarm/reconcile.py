@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.services.swarm.spec import APPLIED, INSTALL, SPEC_HASH, STACK, ServiceBody
+from supervisor.engine.labels import INSTALL, SPEC_HASH, STACK
+from supervisor.services.swarm.spec import APPLIED, ServiceBody
 
 _RESTARTING = ("TaskTemplate", "EndpointSpec")
 _MASK = "***"

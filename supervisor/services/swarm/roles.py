@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from supervisor.core.errors import ConfigurationError
-from supervisor.services.swarm.spec import DataService, HealthCheck, Ownership, SecretFile
+from supervisor.services.swarm.spec import DataService, HealthCheck, Owner, SecretFile
 
 POSTGRES_PORT = 5432
 REDIS_PORT = 6379
@@ -79,7 +79,7 @@ def postgres_target(major: int) -> str:
 
 def postgres_service(
     *,
-    owner: Ownership,
+    owner: Owner,
     place: Place,
     image: str,
     major: int,
@@ -114,7 +114,7 @@ def postgres_service(
     )
 
 
-def redis_service(*, owner: Ownership, place: Place, image: str, config: SecretFile, limits: Limits) -> DataService:
+def redis_service(*, owner: Owner, place: Place, image: str, config: SecretFile, limits: Limits) -> DataService:
     """Redis; its whole configuration is the secret, so that the password is in no command line."""
     return DataService(
         name=f"{owner.stack}-redis",

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from supervisor.engine.labels import SPEC_HASH, owned
+
 SECOND = 1_000_000_000
 MIB = 1 << 20
 MANAGED = "com.container-supervisor.managed-by"
-INSTALL = "com.container-supervisor.install"
-STACK = "com.container-supervisor.stack"
 SERVICE = "com.container-supervisor.service"
 SCHEMA = "com.container-supervisor.schema"
-SPEC_HASH = "com.container-supervisor.spec-hash"
 APPLIED = "com.container-supervisor.applied"
 MANAGER = "container-supervisor"
 SCHEMA_VERSION = "1"
@@ -32,7 +31,7 @@ ServiceBody = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Ownership:
+class Owner:
     """Whose a thing is: the install's uuid and the stack's name."""
 
     install: str
@@ -40,12 +39,7 @@ class Ownership:
 
     def labels(self, service: str) -> dict[str, str]:
         """On every object of ours."""
-        return {
-            MANAGED: MANAGER,
-            INSTALL: self.install,
-            STACK: self.stack,
-            SERVICE: service,
-        }
+        return owned(self.install, self.stack) | {MANAGED: MANAGER, SERVICE: service}
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class DataService:
     """
 
     name: str
-    owner: Ownership
+    owner: Owner
     role: str
     image: str
     env: Mapping[str, str] = field(default_factory=dict)
