@@ -45,6 +45,10 @@ def main() -> None:
         from supervisor.commands.health import main as health
 
         code = health(arguments[1:])
+    elif verb == "env":
+        from supervisor.commands.env import main as env
+
+        code = env(arguments[1:])
     else:
         from supervisor.cli.app import main as cli
 

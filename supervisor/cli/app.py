@@ -78,7 +78,13 @@ def _health(argv: list[str]) -> int:
     return health(argv)
 
 
-_HANDED_OVER = {"run": _run, "init": _init, "health": _health}
+def _env(argv: list[str]) -> int:
+    from supervisor.commands.env import main as env
+
+    return env(argv)
+
+
+_HANDED_OVER = {"run": _run, "init": _init, "health": _health, "env": _env}
 
 
 def _version(wanted: bool) -> None:
@@ -252,6 +258,11 @@ def _run_help() -> None:
 @app.command(name="init", context_settings={"allow_extra_args": True})
 def _init_help() -> None:
     """Be a plain init for one command: supervisor init -- CMD ARGS."""
+
+
+@app.command(name="env", context_settings={"allow_extra_args": True})
+def _env_help() -> None:
+    """Say which mode a run would choose here, and why: supervisor env detect [--json]."""
 
 
 def _client(given: str | None) -> ControlClient:

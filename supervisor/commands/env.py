@@ -1,0 +1,111 @@
+"""`supervisor env detect`: which mode a run would choose here, why, and on what evidence. Needs no supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import anyio
+
+from supervisor.commands.load_settings import load
+from supervisor.core.errors import EngineError, ExitCode, SupervisorError
+from supervisor.core.mode import traits
+from supervisor.engine.decision import Decision
+from supervisor.engine.evidence import evidence
+from supervisor.engine.facts import Facts
+from supervisor.engine.mode import decide
+from supervisor.engine.reader import FactReader, Sources
+from supervisor.state import Paths
+
+_USAGE = """usage: supervisor env detect [--json]
+
+Prints the mode a run would choose here, the reason and the evidence; changes nothing. Exits with 0, or with the
+code of the error that a run would end with.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Look once and print; a run waits where this says so. Gives the exit code."""
+    if list(argv) in (["-h"], ["--help"], ["detect", "--help"], ["detect", "-h"]):
+        sys.stdout.write(_USAGE)
+        return int(ExitCode.OK)
+    if list(argv) not in (["detect"], ["detect", "--json"]):
+        sys.stderr.write(_USAGE)
+        return int(ExitCode.USAGE)
+    as_json = "--json" in argv
+    try:
+        facts = anyio.run(FactReader(sources(os.environ)).read)
+    except SupervisorError as error:
+        print(f"supervisor: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return _report(facts, as_json=as_json)
+
+
+def sources(environ: Mapping[str, str]) -> Sources:
+    """Where a run with this environment would look; raises ConfigurationError."""
+    settings = load({}, environ=environ).settings
+    paths = Paths.of(settings, dict(environ))
+    return replace(Sources.of(settings, environ, paths.runtime), instance=_instance(paths))
+
+
+def _instance(paths: Paths) -> str:
+    """The uuid of this install, "" where there is none yet; nothing is made here."""
+    try:
+        value = json.loads((paths.state / "install.json").read_text(encoding="utf-8"))["uuid"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _report(facts: Facts, *, as_json: bool) -> int:
+    error: EngineError | None = None
+    waits_seconds = 0.0
+    try:
+        outcome = decide(facts)
+        if isinstance(outcome, Decision):
+            print(json.dumps(_decided(facts, outcome), indent=2, ensure_ascii=False) if as_json else as_text(outcome))
+            return int(ExitCode.OK)
+        error, waits_seconds = outcome.error, outcome.seconds
+    except EngineError as raised:
+        error = raised
+    if as_json:
+        print(json.dumps(_undecided(facts, error, waits_seconds), indent=2, ensure_ascii=False))
+    else:
+        _print_error(facts, error, waits_seconds)
+    return int(error.exit_code)
+
+
+def as_text(decision: Decision) -> str:
+    """The decision for people: what, why, and what it rests on."""
+    owner = f" ({decision.owner} engine)" if decision.owner is not None else ""
+    lines = [f"mode      {decision.mode}{owner}", f"reason    {decision.reason} (row {decision.row})"]
+    if decision.endpoint is not None:
+        lines.append(f"engine    {decision.endpoint.url}{', to be started' if decision.start_engine else ''}")
+    lines += [f"first     {step.kind} {step.path or step.pid}" for step in decision.cleanup]
+    lines += [f"warning   {warning}" for warning in decision.warnings]
+    lines += [f"evidence  {line}" for line in decision.evidence]
+    return "\n".join(lines)
+
+
+def _print_error(facts: Facts, error: EngineError, waits_seconds: float) -> None:
+    print(f"supervisor: {error}", file=sys.stderr)
+    if waits_seconds:
+        print(f"A run waits up to {waits_seconds:g} s for this to come right.", file=sys.stderr)
+    print("\n".join(f"evidence  {line}" for line in evidence(facts)))
+
+
+def _decided(facts: Facts, decision: Decision) -> dict[str, Any]:
+    return {**asdict(decision), "traits": asdict(traits(decision.mode, decision.owner)), "facts": facts.as_dict()}
+
+
+def _undecided(facts: Facts, error: EngineError, waits_seconds: float) -> dict[str, Any]:
+    return {
+        "error": {"code": error.code, "message": str(error), "exit_code": int(error.exit_code)},
+        "waits_seconds": waits_seconds,
+        "evidence": evidence(facts),
+        "facts": facts.as_dict(),
+    }
