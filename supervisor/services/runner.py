@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from supervisor.core.errors import ConfigurationError, PrivilegeError, SupervisorError, UnreachableError
+from supervisor.core.errors import ExitCode, SupervisorError, UnreachableError
 from supervisor.core.events import Health, Publish, ServiceChanged, ServiceGaveUp, ServiceHealthChanged, ServiceState
 from supervisor.core.machine import Machine
 from supervisor.probe.verdict import Answer, Verdict, waiting
@@ -213,7 +213,7 @@ class ServiceRunner:
             assert proof is not None
             return await self._watch(anyio.current_time())
         except SupervisorError as error:
-            final = isinstance(error, ConfigurationError | PrivilegeError)
+            final = error.exit_code in (ExitCode.CONFIGURATION, ExitCode.PRIVILEGE)
             return _Ended(str(error), fatal=error if final else None)
         finally:
             await self._stop_backend()
