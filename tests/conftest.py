@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+pytest_plugins = ["tests.engine_rig.plugin"]
+
 # Run in the background or under nohup we inherit these ignored, and with us every process of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _number in (signal.SIGQUIT, signal.SIGHUP):

