@@ -6,7 +6,14 @@ import anyio
 import pytest
 
 from supervisor.core import errors
-from supervisor.core.errors import ConfigurationError, ExitCode, MigrationError, SupervisorError, UnreachableError
+from supervisor.core.errors import (
+    ConfigurationError,
+    EngineError,
+    ExitCode,
+    MigrationError,
+    SupervisorError,
+    UnreachableError,
+)
 from supervisor.core.groups import first_of_ours, plain_errors
 
 OURS = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, SupervisorError)]
@@ -35,10 +42,17 @@ def test_no_code_of_ours_looks_like_a_death_by_signal() -> None:
     assert all(code <= 127 for code in ExitCode)
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind", sorted(set(OURS) - {EngineError}, key=lambda kind: kind.__name__))
 def test_an_error_never_ends_the_process_as_a_success(kind: type[SupervisorError]) -> None:
     assert kind.exit_code is not ExitCode.OK
     assert kind("cannot do it: for a test").exit_code is kind.exit_code
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [("E01", 78), ("E07", 77), ("E12", 69), ("E99", 69)])
+def test_an_engine_error_ends_the_process_by_its_code(code: str, exit_code: int) -> None:
+    error = EngineError(code, "cannot use it: for a test")
+    assert error.exit_code == exit_code
+    assert str(error) == f"{code}: cannot use it: for a test"
 
 
 @pytest.mark.parametrize("kind", OURS)
