@@ -117,7 +117,10 @@ async def end_survivors(survivors: list[Survivor], number: int, *, spare_group: 
 
 @dataclass(frozen=True)
 class SpawnRecord:
-    """What is written down of a spawn, so that a later supervisor can prove that a process is its own."""
+    """What is written down of a spawn, so that a later supervisor can prove that a process is its own.
+
+    `leads`: the stop signal is for it alone, as it ends what it started itself.
+    """
 
     name: str
     pid: int
@@ -125,15 +128,20 @@ class SpawnRecord:
     boot_id: str
     marker: str
     stop_signal: int
+    leads: bool = False
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A running process of an earlier supervisor, and the signal that stops it in order."""
+    """A running process of an earlier supervisor, and the signal that stops it in order.
+
+    `leader` is the pid of the one who ends it in its turn; 0 where the signal is for the process itself.
+    """
 
     name: str
     stop_signal: int
     process: Survivor
+    leader: int = 0
 
 
 def find_leftovers(records: Sequence[SpawnRecord], install_id: str) -> list[Leftover]:
@@ -147,7 +155,7 @@ def find_leftovers(records: Sequence[SpawnRecord], install_id: str) -> list[Left
     boot = procfs.boot_id()
     recorded = {record.pid: record for record in records if record.boot_id == boot}
     prefix = f"{MARKER_VARIABLE}={install_id}/".encode()
-    signals = {record.marker: record.stop_signal for record in records}
+    marked = {record.marker: record for record in records}
     spared = {os.getpid(), *procfs.ancestors()}
     found: list[Leftover] = []
     for pid in procfs.pids():
@@ -157,16 +165,14 @@ def find_leftovers(records: Sequence[SpawnRecord], install_id: str) -> list[Left
         if stat is None or stat.state in "ZX":
             continue
         record = _record_of(stat, recorded)
-        if record is not None:
-            name, number = record.name, record.stop_signal
-        else:
-            marker = _marker_of(pid, prefix)
-            if marker is None:
-                continue
-            name, number = marker.split("/")[1], signals.get(marker, signal.SIGTERM)
+        marker = record.marker if record is not None else _marker_of(pid, prefix)
+        if marker is None:
+            continue
+        record = record or marked.get(marker)
         survivor = _hold(pid, stat.start_ticks)
         if survivor is not None:
-            found.append(Leftover(name, number, survivor))
+            name, number = (record.name, record.stop_signal) if record else (marker.split("/")[1], signal.SIGTERM)
+            found.append(Leftover(name, number, survivor, _leader_of(pid, record)))
     return found
 
 
@@ -180,6 +186,15 @@ def _record_of(stat: procfs.Stat, recorded: Mapping[int, SpawnRecord]) -> SpawnR
     return None
 
 
+def _leader_of(pid: int, record: SpawnRecord | None) -> int:
+    """Who ends it in its turn, where that one is still there to do so."""
+    if record is None or not record.leads or record.pid == pid:
+        return 0
+    leader = procfs.read_stat(record.pid)
+    alive = leader is not None and leader.start_ticks == record.start_ticks and leader.state not in "ZX"
+    return record.pid if alive else 0
+
+
 def _marker_of(pid: int, prefix: bytes) -> str | None:
     environ = procfs.read_environ(pid)
     marker = environ.get(MARKER_VARIABLE, "")
@@ -188,18 +203,19 @@ def _marker_of(pid: int, prefix: bytes) -> str | None:
     return None
 
 
-async def end_leftovers(leftovers: Sequence[Leftover], *, grace_seconds: float) -> list[Leftover]:
-    """Stop all in parallel, each by its own signal, KILL after the grace; returns those that could not be ended."""
-    survivors = [leftover.process for leftover in leftovers]
-    for leftover in leftovers:
-        leftover.process.signal(leftover.stop_signal)
-        leftover.process.signal(signal.SIGCONT)
-    with anyio.move_on_after(grace_seconds):
-        await _all_gone(survivors)
-    for survivor in survivors:
-        survivor.signal(signal.SIGKILL)
-    with anyio.move_on_after(2.0):
-        await _all_gone(survivors)
+async def end_leftovers(
+    leftovers: Sequence[Leftover], *, grace_seconds: float, leader_seconds: float | None = None
+) -> list[Leftover]:
+    """Stop all in parallel, each by its own signal, KILL after the grace; returns those that could not be ended.
+
+    One who ends others in their turn has `leader_seconds` with them: a daemon stops its containers first.
+    """
+    leaders = {leftover.leader for leftover in leftovers} - {0}
+    led = [each for each in leftovers if each.leader or each.process.pid in leaders]
+    rest = [each for each in leftovers if each not in led]
+    async with anyio.create_task_group() as group:
+        group.start_soon(_end, rest, grace_seconds)
+        group.start_soon(_end, led, leader_seconds or grace_seconds)
     stuck: list[Leftover] = []
     for leftover in leftovers:
         with contextlib.suppress(OSError):
@@ -208,6 +224,20 @@ async def end_leftovers(leftovers: Sequence[Leftover], *, grace_seconds: float) 
                 stuck.append(leftover)
         leftover.process.close()
     return stuck
+
+
+async def _end(leftovers: Sequence[Leftover], grace_seconds: float) -> None:
+    survivors = [leftover.process for leftover in leftovers]
+    for leftover in leftovers:
+        if not leftover.leader:
+            leftover.process.signal(leftover.stop_signal)
+            leftover.process.signal(signal.SIGCONT)
+    with anyio.move_on_after(grace_seconds):
+        await _all_gone(survivors)
+    for survivor in survivors:
+        survivor.signal(signal.SIGKILL)
+    with anyio.move_on_after(2.0):
+        await _all_gone(survivors)
 
 
 async def _all_gone(survivors: Sequence[Survivor]) -> None:

@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from supervisor.process import procfs
-from supervisor.process.child import Child, Command
+from supervisor.process.child import Child, Command, KillMode
 from supervisor.process.leftovers import MARKER_VARIABLE, SpawnRecord, Survivor
 from supervisor.process.output import Pump, Ring
 
@@ -225,11 +225,18 @@ class Reaper:
         return child
 
     def _write_down(self, child: Child, boot_id: str) -> None:
-        stop_signal = int(child.command.stop_signal)
+        command = child.command
+        record = SpawnRecord(
+            name=command.name,
+            pid=child.pid,
+            start_ticks=child.start_ticks,
+            boot_id=boot_id,
+            marker=child.marker,
+            stop_signal=int(command.stop_signal),
+            leads=command.kill_mode is KillMode.PROCESS,
+        )
         try:
-            self._log.spawned(
-                SpawnRecord(child.command.name, child.pid, child.start_ticks, boot_id, child.marker, stop_signal)
-            )
+            self._log.spawned(record)
         except BaseException:
             child.signal_group(signal.SIGKILL)  # nobody will hold it, so nobody would ever stop it
             raise

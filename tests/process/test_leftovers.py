@@ -204,3 +204,33 @@ def test_recycled_pid_is_not_taken_for_ours_in_a_crowded_namespace() -> None:
     if done.returncode == 75:
         pytest.skip(f"cannot choose a pid in a namespace here: {done.stdout.strip()}")
     assert (done.stdout, done.stderr) == ("found True, then False\n", "")
+
+
+LEADER = """
+trap '[ -z "$2" ] || kill -KILL $follower; wait; exit 0' TERM
+sh -c 'trap "echo told >>$1; exit" TERM; : >$1; while :; do sleep 0.05; done' sh "$1" &
+follower=$!
+while :; do wait; done
+"""
+
+
+async def reaped(popen: subprocess.Popen[bytes]) -> None:
+    await anyio.to_thread.run_sync(popen.wait)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("leads", "told"), [(True, ""), (False, "told\n")], ids=["leads", "group"])
+async def test_what_a_leader_ends_in_its_turn_gets_no_signal_of_ours(tmp_path: Path, leads: bool, told: str) -> None:
+    log = tmp_path / "log"
+    ends_it = "yes" if leads else ""
+    with subprocess.Popen(["sh", "-c", LEADER, "sh", log, ends_it], start_new_session=True) as popen:
+        with anyio.fail_after(10):
+            while not log.exists():
+                await anyio.sleep(0.01)
+        record = record_of(popen.pid, leads=leads)
+        leftovers = find_leftovers([record], INSTALL)
+        assert {leftover.leader for leftover in leftovers} == ({0, popen.pid} if leads else {0})
+        async with anyio.create_task_group() as group:
+            group.start_soon(reaped, popen)
+            assert await end_leftovers(leftovers, grace_seconds=10, leader_seconds=10) == []
+    assert log.read_text() == told

@@ -1,0 +1,66 @@
+"""Who a command runs as: a user of this system, by name or by number."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from dataclasses import dataclass
+
+from supervisor.core.errors import ConfigurationError, PrivilegeError
+from supervisor.process.child import Identity
+
+
+@dataclass(frozen=True)
+class Account:
+    """An identity to spawn with, and what goes into the environment with it."""
+
+    identity: Identity
+    environ: dict[str, str]
+
+
+def find_account(text: str, setting: str) -> Account | None:
+    """`user` or `user:group`, names or numbers; None where it is whom we are already.
+
+    A user that is a number needs no entry in the user database; it then has its own number as group, no others, and no
+    home. Raises ConfigurationError for one that is not there, PrivilegeError where we may not become it.
+    """
+    user, _, group = text.partition(":")
+    entry = _user(user, setting)
+    uid = entry.pw_uid if entry is not None else int(user)
+    gid = _group(group, setting) if group else (entry.pw_gid if entry is not None else uid)
+    if os.geteuid() != 0:
+        if uid == os.geteuid() and gid == os.getegid():
+            return None
+        raise PrivilegeError(
+            f"cannot run the app as {text!r} ({setting}): we are uid {os.geteuid()}, and only root can become another "
+            f"user; start the container as root, or leave the setting out"
+        )
+    if uid == 0 and gid == 0:
+        return None
+    named = entry is not None and not group
+    groups = tuple(os.getgrouplist(entry.pw_name, gid)) if named and entry is not None else (gid,)
+    environ = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name} if entry is not None else {}
+    return Account(Identity(uid, gid, groups), environ or {"HOME": "/"})
+
+
+def _user(user: str, setting: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except KeyError:
+        if user.isdecimal():
+            return None
+        raise ConfigurationError(
+            f"cannot run the app as user {user!r} ({setting}): there is no such user here; add it to the image "
+            f"(`useradd {user}`), or give a number"
+        ) from None
+
+
+def _group(group: str, setting: str) -> int:
+    try:
+        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigurationError(
+            f"cannot run the app with group {group!r} ({setting}): there is no such group here; add it to the image "
+            f"(`groupadd {group}`), or give a number"
+        ) from None

@@ -1,0 +1,63 @@
+"""Whom a command runs as."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+import pytest
+
+from supervisor.core.errors import ConfigurationError, PrivilegeError
+from supervisor.process.account import find_account
+
+SETTING = "SUPERVISOR_APP_USER"
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_name_gives_uid_groups_and_home() -> None:
+    nobody = pwd.getpwnam("nobody")
+    found = find_account("nobody", SETTING)
+    assert found is not None
+    assert (found.identity.uid, found.identity.gid) == (nobody.pw_uid, nobody.pw_gid)
+    assert nobody.pw_gid in found.identity.groups
+    assert found.environ == {"HOME": nobody.pw_dir, "USER": "nobody", "LOGNAME": "nobody"}
+
+
+@pytest.mark.usefixtures("root")
+def test_a_number_needs_no_entry_and_gets_no_home() -> None:
+    found = find_account("54321", SETTING)
+    assert found is not None
+    assert (found.identity.uid, found.identity.gid, found.identity.groups) == (54321, 54321, (54321,))
+    assert found.environ == {"HOME": "/"}
+
+
+@pytest.mark.usefixtures("root")
+def test_a_named_group_is_the_only_one() -> None:
+    found = find_account("nobody:54322", SETTING)
+    assert found is not None
+    assert (found.identity.gid, found.identity.groups) == (54322, (54322,))
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(("text", "words"), [("no-such-user", "useradd"), ("nobody:no-such-group", "groupadd")])
+def test_one_that_is_not_there_is_told_with_the_mend(text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        find_account(text, SETTING)
+
+
+@pytest.mark.usefixtures("root")
+def test_root_as_root_changes_nothing() -> None:
+    assert find_account("root", SETTING) is None
+
+
+def test_only_root_can_become_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(os, "getegid", lambda: 4711)
+    assert find_account("4711", SETTING) is None
+    with pytest.raises(PrivilegeError, match="only root can become another"):
+        find_account("nobody", SETTING)
