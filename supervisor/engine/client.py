@@ -142,7 +142,7 @@ class Engine:
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> Any:
-        """One request; the answer as JSON, bytes where it is none, None where it is empty.
+        """One request; the answer as JSON, bytes where it is none or several lines, None where it is empty.
 
         `action` completes the sentence `cannot ...`. `body` is sent as JSON, `data` (bytes or an open file) as it is.
         """
@@ -359,7 +359,8 @@ def _decode(answer: _Answer) -> Any:
     if not answer.body:
         return None
     if answer.headers.get("Content-Type", "").startswith("application/json"):
-        return json.loads(answer.body)
+        with suppress(json.JSONDecodeError):  # progress comes as one object a line, under the same type
+            return json.loads(answer.body)
     return answer.body
 
 

@@ -84,6 +84,7 @@ class ImageResolver:
         self._folder = folder
         self._auth = auth or {}
         self._limits = limits or PullLimits()
+        self._loading = anyio.Lock()
 
     async def resolve(self, text: str, progress: Progress = lambda line: None) -> ResolvedImage:
         """The image of this reference or id, made present if it is not.
@@ -103,7 +104,10 @@ class ImageResolver:
             if archive is None:
                 raise UnreachableError(_no_way_left(reference, failure, self._folder, folder))
             progress(f"{reference.text}: not pulled ({failure}); loading {archive.path}")
-            await self._load(reference, archive)
+            # One at a time: an archive may hold several of those that are wanted, and brings them all at once.
+            async with self._loading:
+                if await self._present(reference, archive) is None:
+                    await self._load(reference, archive)
         found = await self._present(reference, archive)
         if found is None:
             raise UnreachableError(_vanished(reference, archive if failure else None))

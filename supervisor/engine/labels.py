@@ -11,6 +11,12 @@ STACK = "com.container-supervisor.stack"
 SPEC_HASH = "com.container-supervisor.spec-hash"
 """On the service, never on its container spec: that is part of the task template, so a change restarts tasks."""
 LEASE = "com.container-supervisor.lease"
+"""The container whose supervisor has the stack; empty for one that is no container of this engine."""
+LEASE_NODE = f"{LEASE}.node"
+LEASE_HOSTNAME = f"{LEASE}.hostname"
+LEASE_PROCESS = f"{LEASE}.process"
+LEASE_SIGNED = f"{LEASE}.signed"
+"""When the holder last signed; without it the lease is free."""
 
 
 class Ownership(StrEnum):

@@ -84,6 +84,8 @@ class Sources:
             config_folder=Path(environ.get("DOCKER_CONFIG") or home / ".docker"),
             pid_files=(Path("/var/run/docker.pid"), runtime / "dockerd.pid"),
             record=runtime / "dockerd.record.json",
+            data_root=settings.docker_data_root,
+            container_id=settings.container_id or "",
             search_path=environ.get("PATH"),
         )
 

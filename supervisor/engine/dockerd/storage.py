@@ -56,7 +56,9 @@ def decide(facts: StorageFacts, *, allow_layer: bool) -> StorageChoice:
     if facts.kind == "overlay":
         if not allow_layer:
             raise _unsuitable(
-                facts, "it lies in the container's own layer, so all images, volumes and databases would end with it"
+                facts,
+                "it lies in the container's own layer, so all images, volumes and databases would end with it "
+                "(SUPERVISOR_ALLOW_LAYER_DATA=1 accepts that)",
             )
         warnings.append(
             f"DATA WILL BE LOST: {facts.root!r} lies in the container's own layer, and everything in it ends with "
