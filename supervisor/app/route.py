@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
@@ -12,13 +12,15 @@ from supervisor.probe.http import HttpAnswer, probe_http
 from supervisor.probe.verdict import Verdict
 
 _FIRST_PAUSE_SECONDS = 0.025
+_BROKEN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RouteSpec:
-    """The proxy's web entry point on loopback, the Host to ask with (None: any), and a path the app answers on."""
+    """The proxy's web entry point, the Host to ask with (None: any), and a path the app answers on."""
 
     app: str
+    address: str = "127.0.0.1"
     port: int
     host: str | None
     path: str = "/"
@@ -26,7 +28,7 @@ class RouteSpec:
     @property
     def url(self) -> str:
         """What is asked."""
-        return f"http://127.0.0.1:{self.port}{self.path}"
+        return f"http://{self.address}:{self.port}{self.path}"
 
 
 class Route:
@@ -39,7 +41,7 @@ class Route:
 
     async def prove(self, path: str, *, within_seconds: float) -> Verdict:
         """Ask until it works, at most `within_seconds`; gives the last answer. Proxies load files in their own time."""
-        self._spec = RouteSpec(app=self._spec.app, port=self._spec.port, host=self._spec.host, path=path or "/")
+        self._spec = replace(self._spec, path=path or "/")
         deadline = anyio.current_time() + within_seconds
         while True:
             verdict = await self.ask()
@@ -64,8 +66,12 @@ class Route:
         return answer.verdict
 
     async def watch(self, *, interval_seconds: float, while_serving: Callable[[], bool]) -> None:
-        """Ask every `interval_seconds` for ever, as long as the app serves (its own failures are told elsewhere)."""
+        """Ask every `interval_seconds` for ever, as long as the app serves (its own failures are told elsewhere).
+
+        While it does not work it is asked more often, so that its return is told soon.
+        """
         while True:
-            await anyio.sleep(interval_seconds)
+            broken = self._health is Health.UNHEALTHY
+            await anyio.sleep(min(interval_seconds, _BROKEN_SECONDS) if broken else interval_seconds)
             if while_serving():
                 await self.ask()

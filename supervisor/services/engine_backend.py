@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from supervisor.core.errors import SupervisorError
@@ -26,6 +28,7 @@ from supervisor.process.output import Framer, Ring
 LOOK_SECONDS = 5.0
 _TAIL_LINES = 100
 _STOP_SPARE_SECONDS = 5.0
+_FOLLOWED_KEPT = 32
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,29 @@ class Driver(Protocol):
 
 
 class EngineBackend:
-    """See `Backend`. `run` must be running; it follows the service's output into the ring."""
+    """See `Backend`. `run` must be running; it follows the service's output into the ring.
+
+    `when_up` returns once the engine answers: a start waits for it rather than spend tries while it is restarted.
+    """
 
     pid: int | None = None
 
-    def __init__(self, driver: Driver, engine: Engine, ring: Ring, *, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        engine: Engine,
+        ring: Ring,
+        *,
+        when_up: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self.ring = ring
         self._driver = driver
         self._engine = engine
+        self._when_up = when_up
         self._look_seconds = look_seconds
         self._seen = Seen()
+        self._found: str | None = None  # the run that was there when we came; its output until then is in older logs
         self._started_as: str | None = None
         self._died = ("", 0)
         self._signs = 0
@@ -89,7 +105,7 @@ class EngineBackend:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Keep the view fresh and follow the output, until cancelled."""
-        followed = Seen()
+        followed: deque[str] = deque(maxlen=_FOLLOWED_KEPT)
         async with anyio.create_task_group() as group:
             task_status.started()
             while True:
@@ -97,8 +113,8 @@ class EngineBackend:
                 with contextlib.suppress(SupervisorError):
                     await self._look()
                 seen = self._seen
-                if seen.run and seen.run != followed.run:
-                    followed = seen
+                if seen.run and seen.run not in followed:
+                    followed.append(seen.run)
                     group.start_soon(self._follow, seen)
                 with anyio.move_on_after(self._look_seconds):
                     await asked.wait()
@@ -122,6 +138,8 @@ class EngineBackend:
     async def _look(self) -> Seen:
         async with self._looking:
             seen = await self._driver.look()
+            if self._found is None:
+                self._found = seen.run
             if seen != self._seen:
                 self._seen = seen
                 self._sign()
@@ -130,7 +148,7 @@ class EngineBackend:
     async def _follow(self, seen: Seen) -> None:
         """The output of one run to its end, line by line; a connection that breaks is taken up again."""
         framers = {name: Framer(partial(self.ring.add, stream=name)) for name in ("stdout", "stderr")}
-        tail = _TAIL_LINES
+        tail = 0 if seen.run == self._found else _TAIL_LINES
         while True:
             try:
                 async with self._engine.containers.follow(seen.container, tail=tail, since=seen.output_since) as pieces:
@@ -146,12 +164,18 @@ class EngineBackend:
             framer.close()
 
     @property
+    def container(self) -> str | None:
+        """The running container's id; None while none runs."""
+        return self._seen.container if self._seen.running else None
+
+    @property
     def incarnation(self) -> str | None:
         """The running container's id, and which of its runs it is."""
         return self._seen.run if self._seen.running else None
 
     async def start(self) -> None:
         """Make it be as it should be; returns once it runs, or has run. Raises our errors where the engine refuses."""
+        await self._when_up()
         before = (await self._look()).run
         await self._driver.ensure()
         while True:
@@ -184,8 +208,8 @@ class EngineBackend:
                 with anyio.move_on_after(self._look_seconds):
                     await self._changed.wait()
 
-    async def leave(self) -> None:
-        """Let it run on without us."""
+    async def retire(self, grace_seconds: float) -> None:
+        """Let it run on: the engine keeps it, and a stop of the engine stops it in order."""
 
     def sign_mark(self) -> int:
         """Lines and events so far."""

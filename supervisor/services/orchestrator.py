@@ -74,6 +74,7 @@ class ServiceOrchestrator:
         self._run_command = run_command
         self._on_essential_failure = on_essential_failure
         self._runners: dict[str, ServiceRunner] = {}
+        self._launched: set[str] = set()
         self._group: TaskGroup | None = None
         self._stopping = False
 
@@ -95,7 +96,12 @@ class ServiceOrchestrator:
     def stop_seconds(self) -> float:
         """How long an orderly stop of all may take: the longest grace of each level, added up."""
         order = plan.levels(runner.spec for runner in self._runners.values())
-        return sum(max(self._runners[name].spec.stop_seconds for name in level) for level in order)
+        return sum(self._grace(level) for level in order)
+
+    def _grace(self, level: Iterable[str]) -> float:
+        """The longest that a level may take to stop with us."""
+        specs = [self._runners[name].spec for name in level]
+        return max(0.0 if spec.outlives else spec.stop_seconds for spec in specs)
 
     def trouble(self) -> str:
         """Which services do not work now, for a sentence; empty when all that should run do."""
@@ -118,12 +124,17 @@ class ServiceOrchestrator:
                     self._group.start_soon(self._guard_essential, runner)
             task_status.started()
 
-    def launch(self) -> None:
-        """Start everything, each service as soon as its own edges allow. Raises ConfigurationError for a bad plan."""
+    def launch(self, names: Iterable[str] | None = None) -> None:
+        """Start those services, or all that were not launched yet, each as soon as its own edges allow.
+
+        Raises ConfigurationError for a bad plan.
+        """
         assert self._group is not None, "run() must be running"
         plan.levels(runner.spec for runner in self._runners.values())
-        for runner in self._runners.values():
-            self._group.start_soon(self._bring_up, runner, name=f"bring up {runner.spec.name}")
+        for name in self._runners if names is None else names:
+            if name not in self._launched:
+                self._launched.add(name)
+                self._group.start_soon(self._bring_up, self._runners[name], name=f"bring up {name}")
 
     async def _bring_up(self, runner: ServiceRunner) -> None:
         spec = runner.spec
@@ -168,18 +179,19 @@ class ServiceOrchestrator:
         return results
 
     async def stop_all(self, total_seconds: float) -> None:
-        """Stop everything in reverse order, level by level, parallel within one; leaves as soon as all is down.
+        """Stop everything that ends with us, in reverse order, level by level, parallel within one; leaves as soon as
+        all is down.
 
         `total_seconds` is shared over the levels where their own graces together exceed it.
         """
         self._stopping = True
         order = list(reversed(plan.levels(runner.spec for runner in self._runners.values())))
-        wanted = [max(self._runners[name].spec.stop_seconds for name in level) for level in order]
+        wanted = [self._grace(level) for level in order]
         for level, grace in zip(order, plan.share_budget(wanted, total_seconds), strict=True):
             async with anyio.create_task_group() as group:
                 for name in level:
                     runner = self._runners[name]
-                    group.start_soon(runner.stop, min(grace, runner.spec.stop_seconds))
+                    group.start_soon(runner.retire, min(grace, runner.spec.stop_seconds))
 
     def runner(self, name: str) -> ServiceRunner:
         """The service of that name; RejectedError names those there are."""

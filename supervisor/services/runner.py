@@ -76,6 +76,8 @@ class ServiceRunner:
         self._changed = anyio.Event()
         self._scope: anyio.CancelScope | None = None
         self._stop_seconds = spec.stop_seconds
+        self._retiring = False
+        self._started = False
         self._at_rest = anyio.Event()
         self._at_rest.set()
         self.ever_ready = False
@@ -134,6 +136,11 @@ class ServiceRunner:
         """Want it stopped, and wait until it is; it stays so until `start`."""
         await self._end_run(grace_seconds)
 
+    async def retire(self, grace_seconds: float) -> None:
+        """The same at our own end: what outlives us is let go instead."""
+        self._retiring = True
+        await self._end_run(grace_seconds)
+
     async def restart(self, grace_seconds: float | None = None) -> None:
         """Stop it and start it again; returns when it is ready, raises UnreachableError when it is not."""
         await self._end_run(grace_seconds)
@@ -166,6 +173,7 @@ class ServiceRunner:
                     await self._keep_running()
                 self._scope = None
                 if not self._wanted:
+                    await self._stop_backend()  # between two runs an engine may be about to start it again
                     self._to(S.STOPPED)
                     self._set_health(Health.NONE)
                     self.settled.set()
@@ -188,6 +196,7 @@ class ServiceRunner:
                     await anyio.sleep(delay)
                 case GiveUp(reason=reason):
                     self._give_up(ended, reason)
+                    await self._stop_backend()
                     await anyio.sleep(self.RETRY_SECONDS)
                 case Done():
                     self._wanted = False
@@ -204,29 +213,37 @@ class ServiceRunner:
         """Start it, prove it, watch it to its end. Stops it in order when cancelled or not proved."""
         self._to(S.STARTING)
         self._set_health(Health.STARTING)
+        ended: _Ended | None = None
+        self._started = True
         try:
             await self.backend.start()
             self._to_starting_with_pid()
             proof, ended = await self._prove_or_end()
-            if ended is not None:
-                return ended
-            assert proof is not None
-            return await self._watch(anyio.current_time())
+            if ended is None:
+                assert proof is not None
+                ended = await self._watch(anyio.current_time())
+            return ended
         except SupervisorError as error:
             final = error.exit_code in (ExitCode.CONFIGURATION, ExitCode.PRIVILEGE)
             return _Ended(str(error), fatal=error if final else None)
         finally:
-            await self._stop_backend()
+            # What runs after an end by itself is the engine's replacement for it: the next start takes that.
+            if (ended is None or ended.exit is None) and self.backend.incarnation is not None:
+                await self._stop_backend()
 
     def _to_starting_with_pid(self) -> None:
         self._publish(ServiceChanged(service=self.spec.name, state=S.STARTING, reason="spawned", pid=self.backend.pid))
 
     async def _stop_backend(self) -> None:
+        """Once a start at most; an engine keeps trying what it was told to run until it is told otherwise."""
+        if not self._started:
+            return
+        self._started = False
         with anyio.CancelScope(shield=True):
-            if self.backend.incarnation is not None:
-                if not self._wanted:
-                    self._to(S.STOPPING)
-                await self.backend.stop(self._stop_seconds)
+            if not self._wanted and self.backend.incarnation is not None:
+                self._to(S.STOPPING)
+            end = self.backend.retire if self._retiring else self.backend.stop
+            await end(self._stop_seconds)
 
     async def _prove_or_end(self) -> tuple[Proof | None, _Ended | None]:
         """Prove it while its process lives; gives the proof, or how the run ended instead."""

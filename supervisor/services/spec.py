@@ -23,7 +23,7 @@ class ServiceSpec:
 
     `port` is the TCP port its own process must be found listening on (None: not checked). `retries` bounds the probes
     of a start (0: only the deadline does). `optional` lets the boot go on without it, `essential` makes its giving up
-    after the boot the end of everything.
+    after the boot the end of everything. `outlives` says that it runs on when we end: somebody else stops it.
     """
 
     name: str
@@ -39,3 +39,4 @@ class ServiceSpec:
     restart: RestartPolicy = field(default_factory=lambda: RestartPolicy(mode=RestartMode.ALWAYS))
     optional: bool = False
     essential: bool = False
+    outlives: bool = False

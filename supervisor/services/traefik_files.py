@@ -16,21 +16,29 @@ _MAX_HOST = 253
 _YEAR_SECONDS = 31_536_000
 
 READY_PATH = "/supervisor-ready"
+CERT_COPY = "certs/cert.pem"
+KEY_COPY = "certs/key.pem"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraefikOptions:
-    """What the files depend on. `upstream_port` is the app's port on loopback; ports without a setting are loopback's.
+    """What the files depend on. `upstream` is the app's URL; `http_port` and `https_port` are what Traefik listens on.
 
+    `private_address` is where ping and dashboard listen, empty for all of a container's own addresses.
+    `public_https_port` is what clients use where that is another port. `seen_as` is the folder's path as Traefik sees
+    it, where the files are copied to it: it keeps its store of certificates there itself then.
     `dashboard_port` None leaves the dashboard off. Certificates come from `acme_email` or from both files.
     """
 
     folder: Path
     stack: str
-    upstream_port: int
+    upstream: str
     http_port: int
     https_port: int
     ping_port: int
+    private_address: str = "127.0.0.1"
+    public_https_port: int | None = None
+    seen_as: Path | None = None
     host: str | None = None
     dashboard_port: int | None = None
     acme_email: str | None = None
@@ -57,6 +65,19 @@ class TraefikOptions:
         """Certificates and account key; outside the watched folder, which Traefik would try to read whole."""
         return self.folder / "acme" / "acme.json"
 
+    @property
+    def certificate(self) -> tuple[Path, Path] | None:
+        """The user's own, certificate and key, as Traefik sees them; None without one."""
+        if self.cert_file is None or self.key_file is None:
+            return None
+        if self.seen_as is None:
+            return self.cert_file, self.key_file
+        return self.seen_as / CERT_COPY, self.seen_as / KEY_COPY
+
+    def as_seen(self, path: Path) -> Path:
+        """A path below the folder as Traefik sees it."""
+        return path if self.seen_as is None else self.seen_as / path.relative_to(self.folder)
+
 
 def write(options: TraefikOptions) -> list[Generated]:
     """Folders first, then every file; gives what became of each. Raises ConfigurationError for unusable values."""
@@ -69,7 +90,7 @@ def write(options: TraefikOptions) -> list[Generated]:
     }
     make_folder(options.folder, mode=0o755)
     make_folder(options.dynamic_folder, mode=0o755)
-    if options.acme_email is not None:
+    if options.acme_email is not None and options.seen_as is None:
         _make_acme_file(options.acme_file)
     return [write_generated(path, text) for path, text in texts.items()]
 
@@ -88,11 +109,11 @@ def static_text(options: TraefikOptions) -> str:
         "  websecure:",
         f"    address: {_quoted(f':{options.https_port}')}",
         "  ping:",
-        f"    address: {_quoted(f'127.0.0.1:{options.ping_port}')}",
+        f"    address: {_quoted(f'{options.private_address}:{options.ping_port}')}",
     ]
     if options.dashboard_port is not None:
-        lines += ["  traefik:", f"    address: {_quoted(f'127.0.0.1:{options.dashboard_port}')}"]
-        # `insecure` only means: on the entry point `traefik`, which is loopback's.
+        lines += ["  traefik:", f"    address: {_quoted(f'{options.private_address}:{options.dashboard_port}')}"]
+        # `insecure` only means: on the entry point `traefik`, which is loopback's, or the container's own network's.
         lines += ["api:", "  dashboard: true", "  insecure: true"]
     lines += [
         "ping:",
@@ -100,7 +121,7 @@ def static_text(options: TraefikOptions) -> str:
         "providers:",
         "  providersThrottleDuration: 100ms",
         "  file:",
-        f"    directory: {_quoted(str(options.dynamic_folder))}",
+        f"    directory: {_quoted(str(options.as_seen(options.dynamic_folder)))}",
         "    watch: true",
     ]
     if options.acme_email is not None:
@@ -109,7 +130,7 @@ def static_text(options: TraefikOptions) -> str:
             "  letsencrypt:",
             "    acme:",
             f"      email: {_quoted(options.acme_email)}",
-            f"      storage: {_quoted(str(options.acme_file))}",
+            f"      storage: {_quoted(str(options.as_seen(options.acme_file)))}",
             "      httpChallenge:",
             "        entryPoint: web",
         ]
@@ -153,16 +174,16 @@ def routes_text(options: TraefikOptions) -> str:
         "      loadBalancer:",
         "        passHostHeader: true",
         "        servers:",
-        f"          - url: {_quoted(f'http://127.0.0.1:{options.upstream_port}')}",
+        f"          - url: {_quoted(options.upstream)}",
     ]
     return _joined(lines + _certificate_lines(options))
 
 
 def _certificate_lines(options: TraefikOptions) -> list[str]:
     """The user's own certificate, also for clients that name no host, or another one."""
-    if options.cert_file is None:
+    if options.certificate is None:
         return []
-    cert, key = _quoted(str(options.cert_file)), _quoted(str(options.key_file))
+    cert, key = (_quoted(str(path)) for path in options.certificate)
     return [
         "tls:",
         "  certificates:",
@@ -178,6 +199,7 @@ def _certificate_lines(options: TraefikOptions) -> list[str]:
 
 def middlewares_text(options: TraefikOptions) -> str:
     """Middlewares by the names that routes of the user's own rely on."""
+    https_port = options.public_https_port or options.https_port
     lines = [
         "http:",
         "  middlewares:",
@@ -185,8 +207,8 @@ def middlewares_text(options: TraefikOptions) -> str:
         "      redirectScheme:",
         "        scheme: https",
         # Browsers keep a permanent redirect for good; on a stand-in port that would outlive the port.
-        f"        permanent: {'true' if options.https_port == 443 else 'false'}",
-        *([] if options.https_port == 443 else [f"        port: {_quoted(str(options.https_port))}"]),
+        f"        permanent: {'true' if https_port == 443 else 'false'}",
+        *([] if https_port == 443 else [f"        port: {_quoted(str(https_port))}"]),
         "    security-headers:",
         "      headers:",
         "        contentTypeNosniff: true",

@@ -65,6 +65,9 @@ class FakeBackend:
             await anyio.sleep(grace_seconds)
         self.die(signal=9 if self.ignores_stop else 15)
 
+    async def retire(self, grace_seconds: float) -> None:
+        await self.stop(grace_seconds)
+
     def sign_mark(self) -> int:
         return self.ring.number
 

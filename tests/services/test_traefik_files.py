@@ -45,7 +45,7 @@ def options_in(folder: Path, **values: object) -> TraefikOptions:
     base = TraefikOptions(
         folder=folder,
         stack="dokploy",
-        upstream_port=1,
+        upstream="http://127.0.0.1:1",
         http_port=http_port,
         https_port=https_port,
         ping_port=ping_port,
@@ -102,7 +102,7 @@ async def echo(stream: SocketStream) -> None:
 async def traefik(**values: object) -> AsyncIterator[TraefikOptions]:
     """A real Traefik on the generated files, with the app behind it; its log must be empty of complaints."""
     async with open_rig() as rig, serve(echo) as upstream_port:
-        options = options_in(rig.state / "traefik", upstream_port=upstream_port, **values)
+        options = options_in(rig.state / "traefik", upstream=f"http://127.0.0.1:{upstream_port}", **values)
         server = rig.traefik(options)
         child = rig.spawn(await server.prepare())
         await answered(server.probe, Answer.GOOD)

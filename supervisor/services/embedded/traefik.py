@@ -110,7 +110,7 @@ class EmbeddedTraefik:
         return TraefikOptions(
             folder=self.folder,
             stack=settings.stack,
-            upstream_port=self._upstream_port,
+            upstream=f"http://{LOOPBACK}:{self._upstream_port}",
             http_port=self.entry_ports.http,
             https_port=self.entry_ports.https,
             ping_port=self.ping_port,

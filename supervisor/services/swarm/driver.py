@@ -27,7 +27,10 @@ Wish = Callable[[], Awaitable[ServiceBody]]
 
 
 class SwarmDriver:
-    """See `Driver`. `report` is told every plan that changes something, and what others changed."""
+    """See `Driver`. `report` is told every plan that changes something, and what others changed.
+
+    `engine_started` is when the engine was last restarted: tasks rejected right after it are no failures.
+    """
 
     def __init__(
         self,
@@ -37,9 +40,10 @@ class SwarmDriver:
         *,
         report: Callable[[str, Plan], None],
         adopt: Callable[[dict[str, Any]], bool] = lambda stored: False,
+        engine_started: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self.name = name
-        self.engine_started: datetime | None = None
+        self._engine_started = engine_started
         self._wish = wish
         self._engine = engine
         self._report = report
@@ -88,7 +92,7 @@ class SwarmDriver:
             tasks = await self._engine.tasks.of_service(self.name)
         except NotFound:
             tasks = []
-        view = view_tasks(tasks, engine_started=self.engine_started)
+        view = view_tasks(tasks, engine_started=self._engine_started())
         if view.state is TaskState.UP:
             self._container = view.container
         elif await self._still_runs(self._container):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor.core.errors import ConfigurationError
 from supervisor.engine.labels import INSTALL, SPEC_HASH, STACK
 from supervisor.services.swarm.spec import APPLIED, ServiceBody
 
@@ -57,10 +58,11 @@ Plan = Create | Keep | Update | Foreign
 
 
 Key = Callable[[Any], str]
+_MOUNTS = "TaskTemplate.ContainerSpec.Mounts"
 # Lists that are sets of named things: how their items are told apart. Every other list is one value.
 _LISTS: dict[str, Key] = {
     "TaskTemplate.ContainerSpec.Env": lambda item: str(item).partition("=")[0],
-    "TaskTemplate.ContainerSpec.Mounts": lambda item: str(item["Target"]),
+    _MOUNTS: lambda item: str(item["Target"]),
     "TaskTemplate.ContainerSpec.Secrets": lambda item: str(item["File"]["Name"]),
     "TaskTemplate.Networks": lambda item: str(item["Target"]),
     "TaskTemplate.Placement.Constraints": lambda item: re.split("[=!]=", str(item))[0].strip(),
@@ -71,22 +73,70 @@ _LISTS: dict[str, Key] = {
 def plan_service(wanted: ServiceBody, stored: Mapping[str, Any] | None, *, adopt: bool = False) -> Plan:
     """What to do. `stored` is the answer of an inspect, None where there is no such service.
 
-    With `adopt` a service without our labels is taken over: our fields are laid over it, and what it publishes is
-    closed.
+    With `adopt` a service without our labels is taken over: our fields are laid over it, what it publishes is closed,
+    and its password leaves its environment. Raises ConfigurationError where its data would be hidden.
     """
     if stored is None:
         return Create(wanted)
     spec: ServiceBody = dict(stored["Spec"])
-    if not adopt and not _is_ours(wanted, spec):
+    ours = _is_ours(wanted, spec)
+    if not ours and not adopt:
         return Foreign(_owner(spec), _image(spec), str(stored.get("CreatedAt", "")))
-    merged = _merge(wanted, spec, _applied(spec), "")
-    if adopt:
-        merged["EndpointSpec"] = wanted["EndpointSpec"]
+    _require_data_stays(wanted, spec, taken=not ours)
+    merged = _merge(wanted, spec if ours else _without_theirs(wanted, spec), _applied(spec), "")
     changes = tuple(differences(spec, merged))
     if not changes:
         return Keep(tuple(_foreign(wanted, spec)))
     restarts = any(merged.get(part) != spec.get(part) for part in _RESTARTING)
     return Update(merged, int(stored["Version"]["Index"]), changes, restarts)
+
+
+def _require_data_stays(wanted: ServiceBody, spec: Mapping[str, Any], *, taken: bool) -> None:
+    """A volume over another mount hides what is in that one, and the service starts without its data."""
+    there = {str(mount["Target"]).rstrip("/"): mount for mount in _at(spec, _MOUNTS)}
+    for mount in _at(wanted, _MOUNTS):
+        if mount["Type"] != "volume":
+            continue
+        has = there.get(str(mount["Target"]).rstrip("/"))
+        if has is None and not taken:
+            continue
+        if has is None or (has.get("Type"), has.get("Source")) != ("volume", mount["Source"]):
+            now = "nothing" if has is None else f"{has.get('Type')} {has.get('Source')!r}"
+            raise ConfigurationError(
+                f"cannot change service {spec['Name']!r}: it has {now} at {mount['Target']!r}, where it would get "
+                f"volume {mount['Source']!r}, and start without its data; move the data into that volume and remove "
+                f"that service, or choose another SUPERVISOR_STACK"
+            )
+
+
+def _without_theirs(wanted: ServiceBody, spec: ServiceBody) -> ServiceBody:
+    """A service that is taken over, without what would contradict our fields instead of standing beside them."""
+    task = dict(spec["TaskTemplate"])
+    container = dict(task["ContainerSpec"])
+    # Options of another log driver make ours refuse to start; attempts of another policy would run out.
+    for whole in ("LogDriver", "RestartPolicy"):
+        task.pop(whole, None)
+    ours = wanted["TaskTemplate"]["ContainerSpec"]
+    if "Args" in ours:
+        container.pop("Command", None)
+    if "Env" in container:
+        container["Env"] = _without_rivals(container["Env"], ours.get("Env") or ())
+    kinds = {mount["Target"]: mount["Type"] for mount in _at(wanted, _MOUNTS)}
+    if "Mounts" in container:
+        container["Mounts"] = [
+            mount for mount in container["Mounts"] if kinds.get(mount["Target"], mount.get("Type")) == mount.get("Type")
+        ]
+    kept = {name: value for name, value in spec.items() if name != "EndpointSpec"}
+    return {**kept, "TaskTemplate": {**task, "ContainerSpec": container}}
+
+
+def _without_rivals(env: Sequence[str], ours: Sequence[str]) -> list[str]:
+    """Images refuse a setting given both as `X` and as the file `X_FILE`; ours stays, and no secret beside it."""
+    names = {entry.partition("=")[0] for entry in ours}
+    rivals = {name.removesuffix("_FILE") for name in names if name.endswith("_FILE")} | {
+        f"{name}_FILE" for name in names
+    }
+    return [entry for entry in env if entry.partition("=")[0] not in rivals]
 
 
 def _applied(spec: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ _NEW_LAYOUT_MAJOR = 18
 _OLDEST_MAJOR = 14
 # 0 takes connections, 1 refuses them while it starts, recovers or stops: both are alive. 2 is no answer.
 # Over TCP, as the image's own first initialisation listens on the unix socket only.
-_POSTGRES_ALIVE = "pg_isready -q -h 127.0.0.1; test $? -le 1"
+_POSTGRES_ALIVE = 'pg_isready -q -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB"; test $? -le 1'
 # An error that names the password or the loading comes from a server that is alive.
 _REDIS_ALIVE = "redis-cli -h 127.0.0.1 ping | grep -qE 'PONG|NOAUTH|LOADING'"
 POSTGRES_STOP_SECONDS = 60.0
@@ -33,6 +33,14 @@ class Place:
     network: str
     postgres_port: int | None = None
     redis_port: int | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A named volume, and where its service has it."""
+
+    name: str
+    target: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +93,10 @@ def postgres_service(
     major: int,
     password: SecretFile,
     limits: Limits,
+    volume: Volume | None = None,
 ) -> DataService:
-    """Postgres; role and database are named after the stack."""
+    """Postgres; role and database are named after the stack. `volume` is one that was there before us."""
+    volume = volume or Volume(f"{owner.stack}-postgres", postgres_target(major))
     return DataService(
         name=f"{owner.stack}-postgres",
         owner=owner,
@@ -98,8 +108,8 @@ def postgres_service(
             "POSTGRES_PASSWORD_FILE": f"{_SECRETS}/{POSTGRES_SECRET_FILE}",
         },
         secrets=(password,),
-        volume=f"{owner.stack}-postgres",
-        target=postgres_target(major),
+        volume=volume.name,
+        target=volume.target,
         network=place.network,
         node=place.node,
         port=POSTGRES_PORT,
@@ -114,8 +124,11 @@ def postgres_service(
     )
 
 
-def redis_service(*, owner: Owner, place: Place, image: str, config: SecretFile, limits: Limits) -> DataService:
+def redis_service(
+    *, owner: Owner, place: Place, image: str, config: SecretFile, limits: Limits, volume: Volume | None = None
+) -> DataService:
     """Redis; its whole configuration is the secret, so that the password is in no command line."""
+    volume = volume or Volume(f"{owner.stack}-redis", "/data")
     return DataService(
         name=f"{owner.stack}-redis",
         owner=owner,
@@ -123,8 +136,8 @@ def redis_service(*, owner: Owner, place: Place, image: str, config: SecretFile,
         image=image,
         args=("redis-server", f"{_SECRETS}/{REDIS_CONFIG_FILE}"),
         secrets=(config,),
-        volume=f"{owner.stack}-redis",
-        target="/data",
+        volume=volume.name,
+        target=volume.target,
         network=place.network,
         node=place.node,
         port=REDIS_PORT,

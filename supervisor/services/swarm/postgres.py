@@ -1,0 +1,113 @@
+"""Postgres as a Swarm service of ours: its wish, its address, its probe."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from supervisor.core.errors import SupervisorError
+from supervisor.core.secret import Secret
+from supervisor.core.settings import Settings
+from supervisor.probe.postgres import probe_postgres
+from supervisor.probe.verdict import Verdict, waiting
+from supervisor.services.spec import ServiceSpec
+from supervisor.services.swarm import roles
+from supervisor.services.swarm.data import RESET, Hands, Reach
+from supervisor.services.swarm.spec import ServiceBody, service_body
+from supervisor.store.secrets import SecretFolder
+
+NAME = "postgres"
+SECRET = "postgres"  # noqa: S105  (the name of a file)
+_MAJOR = "postgres.major"
+_PASSWORD = "postgres.password"  # noqa: S105
+
+SetPassword = Callable[[Secret], Awaitable[None]]
+"""Sets the role's password inside the running server, through its local superuser."""
+
+
+class EnginePostgres:
+    """The Postgres of the stack; nothing is done before `wish`.
+
+    Where the data was made with another password (its secret was lost, or it was somebody else's), the fact
+    `postgres.password` says `reset`, and the password is set anew as soon as the server lets us.
+    """
+
+    def __init__(
+        self, settings: Settings, *, hands: Hands, secrets: SecretFolder, reach: Reach, set_password: SetPassword
+    ) -> None:
+        self._settings = settings
+        self._hands = hands
+        self._secrets = secrets
+        self._reach = reach
+        self._set_password = set_password
+        self._image_major = 0
+
+    @property
+    def service(self) -> str:
+        """Its name on the engine."""
+        return f"{self._settings.stack}-postgres"
+
+    @property
+    def dsn(self) -> Secret:
+        """The app's own URL: its role, its database. Makes the password on first use."""
+        name = quote(self._settings.stack, safe="")
+        password = quote(self._password.reveal(), safe="")
+        return Secret(f"postgresql://{name}:{password}@{self._reach.host}:{self._reach.port}/{name}")
+
+    @property
+    def _password(self) -> Secret:
+        return self._secrets.get_or_make(SECRET)
+
+    def spec(self, *, deadline_factor: float, requires: tuple[str, ...]) -> ServiceSpec:
+        """What the orchestrator must know of it."""
+        settings = self._settings
+        return ServiceSpec(
+            name=NAME,
+            probe=self.probe,
+            requires=requires,
+            start_seconds=settings.postgres_start_seconds * deadline_factor,
+            recovery_seconds=settings.postgres_recovery_seconds,
+            stop_seconds=roles.POSTGRES_STOP_SECONDS,
+            optional=NAME in settings.optional_services,
+            essential=NAME in settings.essential_services,
+            outlives=True,
+        )
+
+    async def wish(self) -> ServiceBody:
+        """The service as it shall be. Raises ConfigurationError for an image that cannot open the data there is."""
+        hands = self._hands
+        place = await hands.place()
+        image = await hands.images.find(NAME, hands.image(NAME, self._settings.postgres_image))
+        self._image_major = roles.image_major(image.env, image.tag)
+        known = hands.facts.get(_MAJOR, "")
+        roles.check_major(self._image_major, int(known) if known.isdigit() else None)
+        secret = await hands.keep_secret(NAME, roles.POSTGRES_SECRET_FILE, self._password.reveal().encode())
+        service = roles.postgres_service(
+            owner=hands.owner(),
+            place=place,
+            image=image.pinned,
+            major=self._image_major,
+            password=secret,
+            limits=roles.Limits(limit_mib=self._settings.postgres_memory_mib),
+            volume=hands.volume(NAME),
+        )
+        return service_body(service, api=await hands.api_version())
+
+    async def probe(self) -> Verdict:
+        """One probe with the app's own credentials and database."""
+        if self._hands.facts.get(_PASSWORD) == RESET:
+            try:
+                await self._set_password(self._password)
+            except SupervisorError as error:
+                return waiting(str(error))
+            self._hands.remember(_PASSWORD, "")
+        stack = self._settings.stack
+        hint = (
+            f"the volume of service {self.service!r} holds another password than "
+            f"{str(self._secrets.path(SECRET))!r}, or was made for another SUPERVISOR_STACK: bring that file back from "
+            f"a backup, or have the password of role {stack!r} set anew with SUPERVISOR_ADOPT=1"
+        )
+        verdict = await probe_postgres(self.dsn, limit_seconds=self._settings.watch_timeout_seconds, password_hint=hint)
+        if verdict.good and self._image_major:
+            self._hands.remember(_MAJOR, str(self._image_major))
+        return verdict
