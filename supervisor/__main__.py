@@ -49,6 +49,10 @@ def main() -> None:
         from supervisor.commands.env import main as env
 
         code = env(arguments[1:])
+    elif verb == "down":
+        from supervisor.commands.down import main as down
+
+        code = down(arguments[1:])
     else:
         from supervisor.cli.app import main as cli
 

@@ -7,15 +7,18 @@ from collections.abc import Mapping
 
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
-from supervisor.core.settings import PREFIX, Settings, parse_command
-from supervisor.process.child import Command
+from supervisor.core.settings import PREFIX, Settings, parse_command, variable
+from supervisor.placement import Placement
+from supervisor.process.account import find_account
+from supervisor.process.child import Command, Identity
 
 
 class AppEnvironment:
     """Builds Commands for the app, its migrations and its hooks.
 
     Children get our own environment without our settings (a setting may be a secret of ours), plus the app's contract:
-    PORT, DATABASE_URL, REDIS_URL, SUPERVISOR_DOCKER_MODE, SUPERVISOR_GENERATION.
+    PORT, DATABASE_URL, REDIS_URL, SUPERVISOR_DOCKER_MODE, SUPERVISOR_GENERATION, and DOCKER_HOST where there is an
+    engine.
     """
 
     def __init__(
@@ -23,14 +26,22 @@ class AppEnvironment:
         settings: Settings,
         environ: Mapping[str, str],
         *,
-        mode: str,
+        placement: Placement,
         database_url: Secret | None,
         redis_url: Secret | None,
     ) -> None:
         self._settings = settings
         self.base = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+        self._account = find_account(settings.app_user, variable("app_user")) if settings.app_user else None
+        if self._account is not None:
+            self.base |= self._account.environ
         self.base["PORT"] = str(settings.port)
-        self.base["SUPERVISOR_DOCKER_MODE"] = mode
+        self.base["SUPERVISOR_DOCKER_MODE"] = placement.mode
+        decision = placement.decision
+        if decision is not None and decision.endpoint is not None:
+            # Resolved once: the CLI knows contexts, SDKs do not, and the two would reach different engines.
+            self.base["DOCKER_HOST"] = decision.endpoint.url
+            self.base.pop("DOCKER_CONTEXT", None)
         if database_url is not None:
             self.base["DATABASE_URL"] = database_url.reveal()
         if redis_url is not None:
@@ -55,6 +66,7 @@ class AppEnvironment:
             argv=argv,
             env={**self.base, "SUPERVISOR_GENERATION": str(generation)},
             cwd=str(self._settings.app_dir),
+            identity=self._identity,
             stop_signal=signal.Signals[f"SIG{self._settings.app_stop_signal}"],
         )
 
@@ -63,4 +75,8 @@ class AppEnvironment:
         argv = parse_command(command) if isinstance(command, str) else command
         if not isinstance(argv, tuple):
             raise ConfigurationError(f"cannot run {name}: its command is empty")
-        return Command(name=name, argv=argv, env=self.base, cwd=str(self._settings.app_dir))
+        return Command(name=name, argv=argv, env=self.base, cwd=str(self._settings.app_dir), identity=self._identity)
+
+    @property
+    def _identity(self) -> Identity | None:
+        return self._account.identity if self._account is not None else None

@@ -6,12 +6,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 
 from supervisor.app.app import App
 from supervisor.app.hooks import notify, run_hooks
-from supervisor.core.errors import AppGaveUpError, MigrationError, RejectedError, SupervisorError
+from supervisor.core.errors import (
+    AppGaveUpError,
+    MigrationError,
+    RejectedError,
+    SupervisorError,
+    UnreachableError,
+)
 from supervisor.core.events import (
     BootFinished,
     LeftoverStopped,
@@ -29,7 +36,11 @@ from supervisor.services.backend import run_to_end
 from supervisor.services.orchestrator import ServiceResult
 from supervisor.state import State
 
+if TYPE_CHECKING:
+    from supervisor.engine_stack import EngineStack
+
 _LEFTOVER_SECONDS = 10.0
+_LEADER_SECONDS = 60.0  # of a Postgres, or of a dockerd with its containers
 _ROUTE_SECONDS = 15.0
 _ROUTE_AGAIN_SECONDS = 2.0
 
@@ -38,9 +49,11 @@ async def end_earlier_processes(state: State, publish: Publish) -> None:
     """End what an earlier supervisor of this install, killed, left running: it is ours, and in the way."""
     leftovers = find_leftovers(state.spawned.earlier(), state.install.uuid)
     for leftover in leftovers:
+        if leftover.leader:
+            continue
         number = f"signal {int(leftover.stop_signal)}"
         publish(LeftoverStopped(process=leftover.name, pid=leftover.process.pid, signal=number))
-    stuck = await end_leftovers(leftovers, grace_seconds=_LEFTOVER_SECONDS)
+    stuck = await end_leftovers(leftovers, grace_seconds=_LEFTOVER_SECONDS, leader_seconds=_LEADER_SECONDS)
     if stuck:
         pids = ", ".join(f"{left.name} (pid {left.process.pid})" for left in stuck)
         raise SupervisorError(f"cannot end processes of an earlier run: {pids}; end them and start again")
@@ -57,6 +70,9 @@ class Boot:
 
     async def run(self) -> None:
         """From nothing to a proved stack. Raises our errors; cancelling leaves running services to the orderly stop."""
+        if self._parts.stack is not None:
+            with plain_errors():
+                await self._bring_engine_up(self._parts.stack)
         self._parts.orchestrator.launch()
         with plain_errors():
             await self._bring_up()
@@ -65,12 +81,25 @@ class Boot:
         elapsed = round(time.monotonic() - self._started, 3)
         self._publish(BootFinished(elapsed_seconds=elapsed, addresses=self._parts.addresses()))
 
+    async def _bring_engine_up(self, stack: EngineStack) -> None:
+        """Our own dockerd where there is one, then Swarm and network: what is wrong there is no service's fault."""
+        async with self._phase("engine"):
+            self._parts.orchestrator.launch(stack.required)
+            try:
+                await self._parts.orchestrator.wait_ready(stack.required)
+            except UnreachableError as error:
+                raise stack.failure or error from error
+            if self._parts.placement.services:  # for nothing of ours no Swarm is begun
+                await stack.ground()
+
     async def _bring_up(self) -> None:
         async with anyio.create_task_group() as group:
             # The proxy is proved beside the rest; only the route at the end needs it.
             beside = [name for name in self._parts.orchestrator.names if name == "traefik"]
             group.start_soon(self._wait_services, "proxy", beside)
-            await self._wait_services("services", [n for n in self._parts.orchestrator.names if n not in beside])
+            done = self._parts.stack.required if self._parts.stack is not None else ()
+            names = [name for name in self._parts.orchestrator.names if name not in beside and name not in done]
+            await self._wait_services("services", names)
             await self._first_start()
 
     @asynccontextmanager
@@ -153,6 +182,8 @@ class Boot:
         settings = self._parts.settings
         for app in self._parts.apps.values():
             await app.served.wait()
+        if self._parts.stack is not None:
+            await self._parts.stack.tidy()
         results = await run_hooks(
             settings.post_start_hooks,
             run_command=self._run_hook,

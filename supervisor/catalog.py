@@ -1,30 +1,29 @@
-"""Which services there are in the chosen mode, and how the app reaches them. Wiring.
-
-The servers' own modules are imported when they are used: beside one app alone neither asyncpg nor
-redis is loaded.
-"""
+"""Which services there are in the chosen mode, and how the app reaches them. Wiring."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from supervisor.app_environment import AppEnvironment
-from supervisor.core.events import FileKept, Notice, Publish
+from supervisor.built_in import BuiltIn
+from supervisor.core.errors import SupervisorError
+from supervisor.core.events import Publish
+from supervisor.core.mode import Mode
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
+from supervisor.placement import Placement
 from supervisor.process.child import Command
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartPolicy
 from supervisor.services.backend import ChildBackend, run_to_end
 from supervisor.services.orchestrator import ServiceOrchestrator
-from supervisor.services.spec import Prepare, ServiceSpec
 from supervisor.state import State
-from supervisor.store.files import Generated, Written
 
 if TYPE_CHECKING:
-    from supervisor.services.embedded.traefik import EmbeddedTraefik
+    from supervisor.engine_stack import EngineStack
 
 _PREPARE_SECONDS = 120.0
 _CHECK_SECONDS = 10.0
@@ -39,98 +38,86 @@ class RingSource(Protocol):
 
 
 class Catalog:
-    """The built-in services of embedded mode, and the user's own. An external URL wins: then none is started for it."""
+    """The built-in services of the mode, and the user's own. An external URL wins: then none is started for it."""
 
     def __init__(
         self,
         settings: Settings,
         environ: Mapping[str, str],
+        placement: Placement,
         *,
         state: State,
         reaper: Reaper,
         rings: RingSource,
         publish: Publish,
-        mode: str,
+        on_failure: Callable[[SupervisorError], None],
     ) -> None:
         self._settings = settings
+        self._on_failure = on_failure
         self._environ = environ
         self._state = state
         self._reaper = reaper
         self._rings = rings
         self._publish = publish
-        self._specs: list[tuple[ServiceSpec, Prepare]] = []
-        self._secrets: list[Secret] = []
-        self.database_url = settings.database_url
-        self.redis_url = settings.redis_url
-        self.traefik: EmbeddedTraefik | None = None
-        if mode == "embedded":
-            self._add_embedded()
-        for external in (settings.database_url, settings.redis_url, settings.webhook_url):
-            if external is not None:
-                self._secrets.append(external)
+        self.stack: EngineStack | None = None
+        made = self._make(placement)
+        self.web = made.web
+        self.database_url = settings.database_url or made.database_url
+        self.redis_url = settings.redis_url or made.redis_url
+        self._services = made.services
+        external = (settings.database_url, settings.redis_url, settings.webhook_url)
+        self._secrets = [*made.secrets, *(secret for secret in external if secret is not None)]
 
-    def _add_embedded(self) -> None:
-        from supervisor.services.ports import RememberedPorts
+    def _make(self, placement: Placement) -> BuiltIn:
+        if placement.mode is Mode.NONE:
+            return BuiltIn()
+        if placement.mode is Mode.EMBEDDED:
+            from supervisor.embedded_services import EmbeddedServices
 
-        settings, state_dir = self._settings, self._state.paths.state
-        ports = RememberedPorts(
-            self._state.install.ports,
-            save=self._state.save,
-            say=lambda text: self._publish(Notice(message=text)),
+            return EmbeddedServices(
+                self._settings,
+                self._environ,
+                placement.services,
+                state=self._state,
+                reaper=self._reaper,
+                ring=self._rings.ring,
+                run_program=self._run_program,
+                publish=self._publish,
+            ).made
+        from supervisor.engine_services import EngineServices
+
+        services = EngineServices(
+            self._settings,
+            self._environ,
+            placement,
+            state=self._state,
+            reaper=self._reaper,
+            ring=self._rings.ring,
+            run_program=self._run_quietly,
+            publish=self._publish,
+            on_failure=self._on_failure,
         )
-        if "postgres" in settings.services and self.database_url is None:
-            from supervisor.services.embedded.postgres import EmbeddedPostgres
+        self.stack = services.stack
+        return services.made
 
-            postgres = EmbeddedPostgres(
-                settings,
-                state_dir=state_dir,
-                secrets=self._state.secrets,
-                ports=ports,
-                run=self._run_prepare,
-                environ=self._environ,
-            )
-            self._specs.append((postgres.spec(), postgres.prepare))
-            self.database_url = postgres.dsn
-            self._secrets.append(postgres.dsn)
-        if "redis" in settings.services and self.redis_url is None:
-            from supervisor.services.embedded.redis import EmbeddedRedis
+    async def _run_program(self, command: Command) -> tuple[int, str]:
+        """To its end; gives its status and what it wrote last. Its output is in the log."""
+        return await self._run(command, self._rings.ring(command.name))
 
-            redis = EmbeddedRedis(
-                settings, state_dir=state_dir, secrets=self._state.secrets, ports=ports, environ=self._environ
-            )
-            self._specs.append((redis.spec(), redis.prepare))
-            self.redis_url = redis.url
-            self._secrets.append(redis.url)
-        if "traefik" in settings.services:
-            from supervisor.services.embedded.traefik import EmbeddedTraefik
+    async def _run_quietly(self, command: Command) -> tuple[int, str]:
+        """For questions: what iptables says to one is nothing for the log; errors quote it."""
+        return await self._run(command, Ring(command.name))
 
-            self.traefik = EmbeddedTraefik(
-                settings,
-                state_dir=state_dir,
-                upstream_port=settings.port,
-                ports=ports,
-                environ=self._environ,
-                report=self._generated,
-            )
-            self._specs.append((self.traefik.spec(), self.traefik.prepare))
-
-    async def _run_prepare(self, command: Command) -> tuple[int, str]:
-        ring = self._rings.ring(command.name)
+    async def _run(self, command: Command, ring: Ring) -> tuple[int, str]:
         before = ring.number
         status, last = await run_to_end(self._reaper, command, ring, limit_seconds=_PREPARE_SECONDS)
         lines = [line.text for line in ring.since(before)][-20:]
         return status, "\n".join(lines) or last
 
-    def _generated(self, file: Generated) -> None:
-        if file.result is Written.KEPT:
-            self._publish(FileKept(path=str(file.path), difference=file.difference))
-
     def fill(self, orchestrator: ServiceOrchestrator, environment: AppEnvironment, restart: RestartPolicy) -> None:
         """Hand every service to the orchestrator, with the restart policy of the settings."""
-        from dataclasses import replace
-
-        for spec, prepare in self._specs:
-            self._add(orchestrator, replace(spec, restart=restart), prepare)
+        for spec, backend in self._services:
+            orchestrator.add(replace(spec, restart=restart), backend)
         if self._settings.user_services:
             from supervisor.services.user import user_spec
 
@@ -144,11 +131,8 @@ class Catalog:
                 )
                 optional = spec.optional or name in self._settings.optional_services
                 essential = name in self._settings.essential_services
-                self._add(orchestrator, replace(spec, optional=optional, essential=essential), prepare)
-
-    def _add(self, orchestrator: ServiceOrchestrator, spec: ServiceSpec, prepare: Prepare) -> None:
-        backend = ChildBackend(spec.name, prepare, reaper=self._reaper, ring=self._rings.ring(spec.name))
-        orchestrator.add(spec, backend)
+                backend = ChildBackend(name, prepare, reaper=self._reaper, ring=self._rings.ring(name))
+                orchestrator.add(replace(spec, optional=optional, essential=essential), backend)
 
     async def _run_check(self, command: Command) -> tuple[int, str]:
         return await run_to_end(self._reaper, command, self._rings.ring(command.name), limit_seconds=_CHECK_SECONDS)
@@ -157,17 +141,6 @@ class Catalog:
         """Everything that must never be printed."""
         return list(self._secrets)
 
-    @property
-    def web_port(self) -> int | None:
-        """Traefik's web entry point; None without Traefik."""
-        return self.traefik.entry_ports.http if self.traefik is not None else None
-
     def addresses(self) -> dict[str, str]:
         """Where the proxy answers."""
-        if self.traefik is None:
-            return {}
-        host = self._settings.app_host or "127.0.0.1"
-        return {
-            "traefik_http": f"http://{host}:{self.traefik.entry_ports.http}",
-            "traefik_https": f"https://{host}:{self.traefik.entry_ports.https}",
-        }
+        return self.web.addresses if self.web is not None else {}

@@ -27,7 +27,8 @@ from supervisor.observe.eventlog import EventLog
 from supervisor.observe.log import LogSink, capture_logging, wants_json
 from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
-from supervisor.parts import APP, Parts, Rings, resolve_mode
+from supervisor.parts import APP, Parts, Rings
+from supervisor.placement import Placement, find_placement
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
 from supervisor.services.plan import app_share
@@ -40,6 +41,7 @@ from supervisor.triggers.signals import Meaning, SignalLoop, meaning, name_of
 STOP_SECONDS_AS_PID1 = 8.5  # Docker kills after 10
 STOP_SECONDS = 60.0
 _FLUSH_SECONDS = 1.0
+_STOP_SPARE_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Daemon:
         self._bus = EventBus()
         self._events = EventLog()
         self._status = StatusFold(
-            services=self._service_names(), apps=[APP], orphans_reaped=lambda: self._reaper.orphans_reaped
+            services=self._settings.user_services, apps=[APP], orphans_reaped=lambda: self._reaper.orphans_reaped
         )
         self._overall = OverallFold(self._bus.publish)
         # The overall state comes last: it publishes its own event from within others.
@@ -98,7 +100,6 @@ class Daemon:
             entry_ignored=entry.ignored,
             spawn_log=self._state.spawned,
         )
-        self._mode = resolve_mode(self._settings)
         self._parts: Parts | None = None
         self._boot: Boot | None = None
         self._controller = Controller(self._carry_out, self._publish)
@@ -106,10 +107,6 @@ class Daemon:
         self._stop_signals = 0
         self._error: SupervisorError | None = None
         self._outer: TaskGroup | None = None
-
-    def _service_names(self) -> list[str]:
-        built_in = self._settings.services if self._settings.mode == "embedded" else ()
-        return [*built_in, *self._settings.user_services]
 
     async def run(self) -> ExitCode:
         """Boot, serve, stop in order."""
@@ -134,7 +131,9 @@ class Daemon:
 
     def _announce(self) -> None:
         self._publish(
-            SupervisorStarted(version=__version__, pid=os.getpid(), mode=self._mode, reaping=self._reaping.value)
+            SupervisorStarted(
+                version=__version__, pid=os.getpid(), mode=self._settings.mode, reaping=self._reaping.value
+            )
         )
         for warning in self._warnings:
             self._publish(Warned(message=warning))
@@ -166,17 +165,20 @@ class Daemon:
         await parts.start(self._control().run)
         # Before anything is built: leftovers hold the ports that are chosen then.
         await end_earlier_processes(self._state, self._publish)
-        made = self._build()
+        placement = await find_placement(self._settings, dict(os.environ), self._state, self._publish)
+        made = self._build(placement)
         await parts.start(made.orchestrator.run)
+        if made.stack is not None:
+            await parts.start(made.stack.run)
         for app in made.apps.values():
             await parts.start(app.run)
         await self._boot_of(made).run()
 
-    def _build(self) -> Parts:
+    def _build(self, placement: Placement) -> Parts:
         self._parts = Parts(
             self._settings,
             dict(os.environ),
-            mode=self._mode,
+            placement=placement,
             state=self._state,
             reaper=self._reaper,
             rings=self._rings,
@@ -304,12 +306,23 @@ class Daemon:
     async def _stop_in_order(self) -> None:
         """The app, then the services; upper bounds throughout, and nothing waits for what is already gone."""
         self._overall.stopping()
-        total = self._settings.stop_seconds or (STOP_SECONDS_AS_PID1 if os.getpid() == 1 else STOP_SECONDS)
-        deadline = anyio.current_time() + total
         if self._parts is None:
             return
+        total = self._stop_budget(self._parts)
+        deadline = anyio.current_time() + total
         grace = app_share(total, self._settings.app_stop_seconds, self._parts.orchestrator.stop_seconds)
         async with anyio.create_task_group() as group:
             for app in self._apps():
                 group.start_soon(partial(app.stop, grace, reason="stop"))
+        if self._parts.stack is not None:
+            await self._parts.stack.leave()
         await self._parts.orchestrator.stop_all(max(0.5, deadline - anyio.current_time()))
+
+    def _stop_budget(self, parts: Parts) -> float:
+        """Seconds for the whole stop: what is set; else what our container is given before it is killed."""
+        if self._settings.stop_seconds is not None:
+            return self._settings.stop_seconds
+        decision = parts.placement.decision
+        if decision is not None and decision.stop_seconds is not None:
+            return max(1.0, decision.stop_seconds - _STOP_SPARE_SECONDS)
+        return STOP_SECONDS_AS_PID1 if os.getpid() == 1 else STOP_SECONDS

@@ -17,6 +17,7 @@ from supervisor.core.settings import Settings
 from supervisor.migrations.command import CommandMigrations, SpawnedRun
 from supervisor.migrations.folder import open_folder
 from supervisor.migrations.model import Migrations
+from supervisor.placement import Placement
 from supervisor.process.output import OnLine, Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartMode, RestartPolicy
@@ -26,17 +27,6 @@ from supervisor.state import State
 from supervisor.triggers.files import stamp
 
 APP = "app"
-
-
-def resolve_mode(settings: Settings) -> str:
-    """Where the services run. Raises ConfigurationError, naming the ways out, for what this version cannot do."""
-    if settings.mode in ("embedded", "none"):
-        return settings.mode
-    raise ConfigurationError(
-        f"cannot run in mode {settings.mode!r}: this version has no engine modes yet; "
-        f"run with --mode embedded (Postgres, Redis and Traefik as child processes), or with --no-services "
-        f"(the app alone)"
-    )
 
 
 class Rings:
@@ -69,7 +59,7 @@ class Parts:
         settings: Settings,
         environ: Mapping[str, str],
         *,
-        mode: str,
+        placement: Placement,
         state: State,
         reaper: Reaper,
         rings: Rings,
@@ -83,18 +73,26 @@ class Parts:
         self.reaper = reaper
         self.rings = rings
         self._publish = publish
-        self.mode = mode
-        self.hold = settings.on_app_failure == "hold"
+        self.placement = placement
+        self.hold = (settings.on_app_failure or placement.traits.on_app_failure) == "hold"
         policy = self._policy(settings.app_restart)
         self.catalog = Catalog(
-            settings, environ, state=state, reaper=reaper, rings=rings, publish=publish, mode=self.mode
+            settings,
+            environ,
+            placement,
+            state=state,
+            reaper=reaper,
+            rings=rings,
+            publish=publish,
+            on_failure=on_essential_failure,
         )
+        self.stack = self.catalog.stack
         for secret in self.catalog.secrets():
             register_secret(secret)
         self.environment = AppEnvironment(
             settings,
             environ,
-            mode=self.mode,
+            placement=placement,
             database_url=self.catalog.database_url,
             redis_url=self.catalog.redis_url,
         )
@@ -105,12 +103,17 @@ class Parts:
             on_essential_failure=on_essential_failure,
         )
         self.catalog.fill(self.orchestrator, self.environment, self._policy("always"))
+        if self.stack is not None:
+            self.stack.restart_service = self._restart_service
         self.migrations = self._migrations()
         self.apps = {APP: self._app(policy, on_app_end)}
         self.routes = self._routes()
         self.trigger_path = settings.trigger_file or settings.app_dir / ".reload-trigger"
         # Taken before anything is started: a touch during the boot is a wish for a reload, one before it is not.
         self.trigger_seen = stamp(self.trigger_path)
+
+    async def _restart_service(self, name: str) -> None:
+        await self.orchestrator.runner(name).restart()
 
     def _policy(self, mode: str) -> RestartPolicy:
         settings = self.settings
@@ -172,10 +175,11 @@ class Parts:
         return open_folder(folder, dsn, lock_name=settings.stack, deadline_seconds=settings.migrate_seconds)
 
     def _routes(self) -> dict[str, Route]:
-        port = self.catalog.web_port
-        if port is None:
+        web = self.catalog.web
+        if web is None:
             return {}
-        return {APP: Route(RouteSpec(app=APP, port=port, host=self.settings.app_host), self._publish)}
+        spec = RouteSpec(app=APP, address=web.host, port=web.port, host=self.settings.app_host)
+        return {APP: Route(spec, self._publish)}
 
     def addresses(self) -> dict[str, str]:
         """Where things answer, for people; no secrets."""

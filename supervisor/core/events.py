@@ -285,6 +285,22 @@ class Notice(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModeChosen(Notice):
+    """Where the services run is decided, once for a life. `message` is the line that people look for in the log.
+
+    `services` are those of ours that will run here.
+    """
+
+    name: ClassVar[str] = "mode.chosen"
+    mode: str
+    reason: str
+    owner: str = ""
+    engine: str = ""
+    evidence: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warned(Notice):
     """A notice that deserves attention."""
 

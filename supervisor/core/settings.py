@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -66,6 +67,11 @@ def _words(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _service_words(value: object) -> object:
+    """As `_words`; an empty variable counts as not set, so there is a word for no service."""
+    return () if value == "none" else _words(value)
+
+
 def _lines(value: object) -> object:
     """One item a line, or a JSON list, as a tuple of strings (commas are part of a command)."""
     if isinstance(value, str) and not value.strip().startswith("["):
@@ -100,6 +106,7 @@ def _command(value: object) -> object:
 SecretStr = Annotated[Secret, BeforeValidator(_secret)]
 Argv = Annotated[tuple[str, ...], BeforeValidator(_command)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+ServiceWords = Annotated[tuple[str, ...], BeforeValidator(_service_words)]
 Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FreePort = Annotated[int, Field(ge=0, le=65535)]
@@ -171,6 +178,12 @@ class Settings(BaseSettings):
         description="the app's folder; default: that of the file in --config, else /app, else the working folder",
         json_schema_extra={"aliases": "APP_DIR"},
     )
+    app_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")] | None = (
+        Field(
+            None,
+            description="user or user:group (names, numbers) the app, its migrations and hooks run as; default: ours",
+        )
+    )
     app_host: str | None = Field(
         None, description="host name Traefik routes to the app; default: any", json_schema_extra={"aliases": "APP_HOST"}
     )
@@ -216,7 +229,9 @@ class Settings(BaseSettings):
     migrate_dir: Path | None = Field(None, description="folder of NNNN_name.sql files, or a Drizzle folder")
     migrate_seconds: Seconds = Field(300, description="deadline of the migrations")
 
-    services: Words = Field(("postgres", "redis", "traefik"), description="which services to start")
+    services: ServiceWords = Field(
+        ("postgres", "redis", "traefik"), description="which services to start; `none`: no one"
+    )
     optional_services: Words = Field((), description="services the boot goes on without, degraded")
     essential_services: Words = Field((), description="data services whose failure after boot stops everything")
     postgres_bin_dir: Path | None = Field(None, description="folder with postgres and initdb; default: found")
@@ -239,7 +254,9 @@ class Settings(BaseSettings):
     https_port: Port | None = Field(
         None, description="Traefik's websecure entry point; default 443, or 8443 where 443 is not ours"
     )
-    traefik_dir: Path | None = Field(None, description="Traefik's files; default: in the state folder (embedded)")
+    traefik_dir: Path | None = Field(
+        None, description="Traefik's files; default /etc/<stack>/traefik with an engine, in the state folder without"
+    )
     traefik_dashboard: bool = Field(False, description="Traefik's dashboard, on loopback")
     acme_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] | None = Field(
         None, description="e-mail for certificates; turns https redirection on"
@@ -263,8 +280,51 @@ class Settings(BaseSettings):
     docker_cert_path: Path | None = Field(
         None, description="folder of the engine's certificates", json_schema_extra={"aliases": "DOCKER_CERT_PATH"}
     )
+    container_id: Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")] | None = Field(
+        None, description="our own container's id, where it cannot be found out (socket mode)"
+    )
+    network_alias: Name | None = Field(
+        None, description="the app's name on the stack's network (socket mode); default: the stack's name and `-app`"
+    )
     swarm_init: Literal["auto", "never"] = Field(
         "auto", description="whether a Swarm may be initialised", json_schema_extra={"aliases": "SWARM_INIT"}
+    )
+    swarm_address_pool: IPv4Network | None = Field(
+        None,
+        description="where a new Swarm takes its networks from, like 10.200.0.0/16; default: a free /16",
+        json_schema_extra={"aliases": "SWARM_ADDRESS_POOL"},
+    )
+    swarm_listen_address: IPv4Address = Field(
+        IPv4Address("127.0.0.1"), description="address a new Swarm listens on; 0.0.0.0 lets other nodes join"
+    )
+    swarm_advertise_address: IPv4Address = Field(
+        IPv4Address("127.0.0.1"), description="address a new Swarm tells other nodes"
+    )
+    swarm_data_path_port: Annotated[int, Field(ge=1024, le=49151)] | None = Field(
+        None, description="UDP port of a new Swarm's overlay traffic; default 4789"
+    )
+    adopt: bool = Field(
+        False, description="take over services of this stack's names that somebody else made; their passwords change"
+    )
+
+    postgres_image: str = Field("postgres:18", description="image of Postgres 14 or later (engine modes)")
+    redis_image: str = Field("redis:8", description="image of Redis (engine modes)")
+    traefik_image: str = Field("traefik:v3", description="image of Traefik 3 (engine modes)")
+    images_dir: Path = Field(
+        Path("/usr/share/supervisor/images"),
+        description="folder of `docker save` archives, used where an image is missing and cannot be pulled",
+    )
+    postgres_memory_mib: Annotated[int, Field(ge=0)] = Field(0, description="memory limit of Postgres; 0: none")
+    redis_memory_mib: Annotated[int, Field(ge=0)] = Field(0, description="memory limit of Redis; 0: none")
+    docker_data_root: Path = Field(Path("/var/lib/docker"), description="data of our own engine (dind)")
+    docker_config: Path = Field(
+        Path("/etc/docker/daemon.json"), description="daemon.json whose settings our own engine gets too (dind)"
+    )
+    docker_iptables: Literal["auto", "nft", "legacy"] = Field(
+        "auto", description="which iptables our own engine uses (dind)"
+    )
+    allow_layer_data: bool = Field(
+        False, description="let our own engine keep its data in the container's layer: slow, and lost with it (dind)"
     )
 
     user_services: dict[Name, UserService] = Field(

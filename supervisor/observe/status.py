@@ -187,6 +187,12 @@ class StatusFold:
         self._identity = {"version": event.version, "pid": event.pid, "mode": event.mode, "reaping": event.reaping}
 
     @_fold.register
+    def _(self, event: events.ModeChosen) -> None:
+        self._identity |= {"mode": event.mode, "mode_reason": event.reason, "engine": event.engine}
+        for name in event.services:
+            self._service(name)
+
+    @_fold.register
     def _(self, event: events.OverallChanged) -> None:
         self._state, self._reason = event.state, event.reason
         if event.state in (OverallState.FAILED, OverallState.STOPPING) and self._boot_seconds is None:

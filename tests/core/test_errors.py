@@ -42,7 +42,7 @@ def test_no_code_of_ours_looks_like_a_death_by_signal() -> None:
     assert all(code <= 127 for code in ExitCode)
 
 
-@pytest.mark.parametrize("kind", sorted(set(OURS) - {EngineError}, key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(set(OURS) - {EngineError}, key=str))
 def test_an_error_never_ends_the_process_as_a_success(kind: type[SupervisorError]) -> None:
     assert kind.exit_code is not ExitCode.OK
     assert kind("cannot do it: for a test").exit_code is kind.exit_code

@@ -118,7 +118,12 @@ ALIASED = [(field, alias) for field in Settings.model_fields for alias in aliase
 
 @pytest.mark.parametrize(("field", "alias"), ALIASED)
 def test_the_variable_itself_wins_over_its_alias(field: str, alias: str) -> None:
-    values = {"port": ("1", "2"), "docker_tls_verify": ("1", "0"), "swarm_init": ("never", "auto")}
+    values = {
+        "port": ("1", "2"),
+        "docker_tls_verify": ("1", "0"),
+        "swarm_init": ("never", "auto"),
+        "swarm_address_pool": ("10.7.0.0/16", "10.8.0.0/16"),
+    }
     ours, other = values.get(field, ("ours", "other"))
     both = read({variable(field): ours, alias: other}).settings
     alone = read({variable(field): ours}).settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import pwd
 import signal
 import socket
 import threading
@@ -193,7 +194,7 @@ def test_a_port_taken_ends_in_78_naming_the_holder(app: Supervisor) -> None:
         (["--set", "colour=blue"], 64, "no setting of that name"),
         (["--mode", "sideways", "--", "true"], 78, "--mode is 'sideways'"),
         (["--config", "/no/such.toml", "--", "true"], 78, "there is no file '/no/such.toml'"),
-        (["--", "true"], 78, "--mode embedded"),
+        (["--set", "docker_host=nonsense", "--", "true"], 78, "E02"),
     ],
 )
 def test_wrong_use_is_told_clearly(make: Make, arguments: list[str], code: int, words: str) -> None:
@@ -355,3 +356,24 @@ def test_other_stop_signals_stop_it_too(app: Supervisor, number: int) -> None:
     app.boot()
     assert app.stop(number) == 0
     assert left_behind(app.state) == []
+
+
+def test_the_app_and_its_hooks_run_as_the_user_that_was_asked_for(make: Make, folder: Path) -> None:
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    (folder / "app").mkdir()
+    hook = '["sh -c \\"echo hook $(id -u)\\""]'
+    options = {"app_user": user.pw_name, "app_health": "none", "post_start_hooks": hook}
+    words = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+    script = 'echo "uid $(id -u) gid $(id -g) home $HOME user $USER"; exec sleep 600'
+    app = make("--no-services", "--app-dir", str(folder / "app"), *words, "--", "sh", "-c", script)
+    app.boot()
+    told = f"uid {user.pw_uid} gid {user.pw_gid} home {user.pw_dir} user {user.pw_name}"
+    wait_until("the app told who it is", partial(printed, app, told))
+    wait_until("the hook told who it is", lambda: f"hook {user.pw_uid}" in app.log())
+
+
+def test_an_app_user_that_is_not_there_ends_in_78(make: Make) -> None:
+    app = make("--no-services", "--set", "app_user=no-such-user", "--", "true")
+    app.start()
+    assert app.wait(20) == 78
+    assert "there is no such user here" in app.log()

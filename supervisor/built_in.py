@@ -1,0 +1,33 @@
+"""What the built-in services of a mode are to the rest: services to run, URLs for the app, a way through the proxy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from supervisor.core.secret import Secret
+from supervisor.services.backend import Backend
+from supervisor.services.spec import ServiceSpec
+
+
+@dataclass(frozen=True)
+class Web:
+    """Where we reach Traefik's web entry point, and where people do."""
+
+    host: str
+    port: int
+    addresses: dict[str, str]
+
+
+@dataclass
+class BuiltIn:
+    """The built-in services. A URL is None where neither a service of ours nor the settings give one."""
+
+    database_url: Secret | None = None
+    redis_url: Secret | None = None
+    web: Web | None = None
+    services: list[tuple[ServiceSpec, Backend]] = field(default_factory=list)
+    secrets: list[Secret] = field(default_factory=list)
+
+    def add(self, spec: ServiceSpec, backend: Backend) -> None:
+        """Take a service in."""
+        self.services.append((spec, backend))
