@@ -84,7 +84,13 @@ def _env(argv: list[str]) -> int:
     return env(argv)
 
 
-_HANDED_OVER = {"run": _run, "init": _init, "health": _health, "env": _env}
+def _down(argv: list[str]) -> int:
+    from supervisor.commands.down import main as down
+
+    return down(argv)
+
+
+_HANDED_OVER = {"run": _run, "init": _init, "health": _health, "env": _env, "down": _down}
 
 
 def _version(wanted: bool) -> None:
@@ -263,6 +269,11 @@ def _init_help() -> None:
 @app.command(name="env", context_settings={"allow_extra_args": True})
 def _env_help() -> None:
     """Say which mode a run would choose here, and why: supervisor env detect [--json]."""
+
+
+@app.command(name="down", context_settings={"allow_extra_args": True})
+def _down_help() -> None:
+    """Remove the stack from its engine, the data only on demand: supervisor down --help."""
 
 
 def _client(given: str | None) -> ControlClient:

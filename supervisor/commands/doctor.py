@@ -1,7 +1,7 @@
 """`supervisor doctor`: what a run needs on this machine, fact by fact, each with its mend. Needs no supervisor.
 
 Facts about folders and the settings are here, those about the machine in `doctor_machine`, those about programs in
-`doctor_programs`.
+`doctor_programs`, those about the engine in `doctor_engine`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from supervisor.commands import doctor_machine, doctor_programs
+from supervisor.commands import doctor_engine, doctor_machine, doctor_programs
 from supervisor.commands.fact import Fact, Grade
 from supervisor.commands.load_settings import load
 from supervisor.core.control_path import MAX_SOCKET_BYTES
@@ -57,7 +57,8 @@ def as_text(facts: Sequence[Fact]) -> str:
 
 
 def examine(environ: Mapping[str, str]) -> Iterator[Fact]:
-    """All facts. Opens and closes ports, writes nothing, starts nothing; takes well under a second."""
+    """All facts. Opens and closes ports, writes nothing, starts nothing; takes about a second, and some more
+    where an engine does not answer."""
     loaded, settings_facts = _settings(environ)
     settings = loaded.settings if loaded is not None else Settings()
     paths = Paths.of(settings, dict(environ))
@@ -73,6 +74,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Fact]:
     yield doctor_machine.watches()
     yield from doctor_machine.ports(settings, running=doctor_machine.answers(paths.socket))
     yield from doctor_programs.examine(settings, environ)
+    yield from doctor_engine.examine(settings, environ, paths)
 
 
 def _settings(environ: Mapping[str, str]) -> tuple[Loaded | None, list[Fact]]:

@@ -1,4 +1,4 @@
-"""Preflight facts about programs: the servers' binaries, the engine, and Python packages that clash."""
+"""Preflight facts about programs: the servers' binaries, and Python packages that clash."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 from supervisor.commands.fact import Fact, Grade
 from supervisor.core.errors import SupervisorError
@@ -16,14 +15,12 @@ from supervisor.services.binaries import Blocked, find_postgres, find_redis, fin
 from supervisor.services.embedded.access import POSTGRES_UID, REDIS_UID, blocked_path, identity_for
 
 _CLASHING = "supervisor"
-_ENGINE_SOCKET = "unix:///var/run/docker.sock"
 
 
 def examine(settings: Settings, environ: Mapping[str, str]) -> Iterator[Fact]:
     """All of them."""
     yield clash()
     yield from _servers(settings, environ)
-    yield engine(settings)
 
 
 def clash() -> Fact:
@@ -71,21 +68,3 @@ def _server(name: str, find: Callable[[], str], *, needed: bool) -> Fact:
         if needed:
             return Fact.failed(name, found, mend)
         return Fact(name, Grade.NOTE, f"{found} (needed in embedded mode only)", mend)
-
-
-def engine(settings: Settings) -> Fact:
-    """The Docker engine, which embedded mode does without."""
-    address = settings.docker_host or _ENGINE_SOCKET
-    if not address.startswith("unix://"):
-        return Fact.note("docker", f"engine at {address}, not asked here")
-    path = Path(address.removeprefix("unix://"))
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return Fact.note("docker", f"no engine on {path}: {error.strerror} (embedded mode needs none)")
-    if not stat.S_ISSOCK(mode):
-        return Fact.warning("docker", f"{path} is no socket", "mount the engine's socket there, or remove it")
-    if not os.access(path, os.R_OK | os.W_OK):
-        mend = f"add uid {os.geteuid()} to the group of that socket, or run as root"
-        return Fact.warning("docker", f"{path} is there, but not for uid {os.geteuid()}", mend)
-    return Fact.ok("docker", f"engine socket {path}")

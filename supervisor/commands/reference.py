@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -39,7 +40,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "boot_seconds",
         "stop_seconds",
     ),
-    "The app": ("app_command", "app_dir", "app_host", "port", "trigger_file", "app_stop_signal", "app_stop_seconds"),
+    "The app": (
+        "app_command",
+        "app_dir",
+        "app_user",
+        "app_host",
+        "port",
+        "trigger_file",
+        "app_stop_signal",
+        "app_stop_seconds",
+    ),
     "Health of the app": (
         "app_health",
         "app_health_path",
@@ -92,18 +102,40 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "tls_key_file",
     ),
     "After the start": ("post_start_hooks", "hook_seconds", "webhook_url"),
-    "The engine (read now, used once the engine modes are there)": (
+    "The engine": (
         "docker_host",
         "docker_context",
         "docker_tls_verify",
         "docker_cert_path",
+        "container_id",
+        "network_alias",
+        "adopt",
+        "postgres_image",
+        "redis_image",
+        "traefik_image",
+        "images_dir",
+        "postgres_memory_mib",
+        "redis_memory_mib",
+    ),
+    "Swarm": (
         "swarm_init",
+        "swarm_address_pool",
+        "swarm_listen_address",
+        "swarm_advertise_address",
+        "swarm_data_path_port",
+    ),
+    "Our own engine (dind)": (
+        "docker_data_root",
+        "docker_config",
+        "docker_iptables",
+        "allow_layer_data",
     ),
 }
 _KINDS: tuple[tuple[object, str], ...] = (
     (model.SecretStr, "text, secret"),
     (model.Argv, "command"),
     (model.Words, "list of words"),
+    (model.ServiceWords, "list of words"),
     (model.Lines, "list of lines"),
     (model.Port, "port, 1 to 65535"),
     (model.FreePort, "port, 0 to 65535"),
@@ -111,6 +143,8 @@ _KINDS: tuple[tuple[object, str], ...] = (
     (model.Name, "name: 1 to 63 of a-z 0-9 _ . -"),
     (bool, "`true` or `false`"),
     (Path, "path"),
+    (IPv4Address, "IPv4 address"),
+    (IPv4Network, "IPv4 network"),
     (str, "text"),
     (dict[str, str], "table of texts"),
 )
@@ -172,7 +206,10 @@ def kind_of(hint: Any) -> str:
 def _constrained(hint: Any) -> str:
     base, *extras = get_args(hint)
     limits = [limit for extra in extras for limit in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
+    upper = next((limit.le for limit in limits if isinstance(limit, Le)), None)
     for limit in limits:
+        if isinstance(limit, Ge) and upper is not None:
+            return f"number, {limit.ge} to {upper}"
         if isinstance(limit, Ge):
             return f"number from {limit.ge}"
         if getattr(limit, "pattern", None):

@@ -231,16 +231,3 @@ def test_package_of_the_same_import_name_is_failed(tmp_path: Path, monkeypatch: 
     assert fact.grade is Grade.FAILED
     assert "4.2.5" in fact.found
     assert "never both" in fact.mend
-
-
-def test_engine_socket_is_looked_at(tmp_path: Path) -> None:
-    path = tmp_path / "docker.sock"
-    settings = Settings(docker_host=f"unix://{path}")
-    assert doctor_programs.engine(settings).grade is Grade.NOTE
-    path.mkdir()  # what Docker makes of a missing bind source
-    assert doctor_programs.engine(settings).grade is Grade.WARNING
-    path.rmdir()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        assert doctor_programs.engine(settings).grade is Grade.OK
-    assert doctor_programs.engine(Settings(docker_host="tcp://h:2376")).grade is Grade.NOTE
