@@ -34,10 +34,14 @@ COPY entrypoint /usr/local/lib/supervisor
 ARG EXTRA_CA_CERTIFICATES
 RUN sh /usr/local/lib/supervisor/add-certificates.sh
 COPY --from=builder /opt/supervisor /opt/supervisor
-RUN ln -s /opt/supervisor/bin/supervisor /usr/local/bin/supervisor && mkdir -p /app
+RUN ln -s /opt/supervisor/bin/supervisor /usr/local/bin/supervisor && mkdir -p /app \
+    && useradd --system --user-group --create-home --home-dir /home/app --shell /usr/sbin/nologin app
 
 # Last on the PATH, so that a python which an image on top installs comes before ours.
 ENV PATH=$PATH:/opt/supervisor/bin LANG=C.UTF-8 PYTHONUNBUFFERED=1
+# The supervisor needs root (an engine, a socket, ports below 1024); the app does not, unless it uses Docker itself:
+# then set SUPERVISOR_APP_USER=root, or give it the socket's group as app:GROUP.
+ENV SUPERVISOR_APP_USER=app
 WORKDIR /app
 # Install id, secrets, releases. Docker makes an anonymous volume where none is named.
 VOLUME /var/lib/supervisor
