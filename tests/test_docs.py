@@ -100,6 +100,8 @@ def test_a_document_without_the_marks_is_refused() -> None:
 def test_every_variable_of_ours_that_is_named_is_real(path: Path) -> None:
     real = {model.variable(name) for name in Settings.model_fields} | model._NOT_SETTINGS
     real |= {f"{model.variable(name)}_FILE" for name in model._secret_fields()}
+    for file in (REPOSITORY / "examples").glob("*/Dockerfile"):
+        real |= set(re.findall(r"^ARG (SUPERVISOR_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"\bSUPERVISOR_[A-Z0-9_]*[A-Z0-9]\b", path.read_text(encoding="utf-8")))
     assert named - real == set()
 
