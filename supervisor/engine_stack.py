@@ -145,8 +145,20 @@ class EngineStack:
             iptables=backends.get(settings.docker_iptables),
             allow_layer=settings.allow_layer_data,
         )
-        self._places = options.places
-        return Dockerd(options, reaper=reaper, ring=ring, run=self._run_program, environ=environ, report=self.tell)
+        return Dockerd(
+            options,
+            reaper=reaper,
+            ring=ring,
+            run=self._run_program,
+            environ=environ,
+            report=self.tell,
+            before_spawn=self._close_ports,
+        )
+
+    async def _close_ports(self, environ: Mapping[str, str]) -> None:
+        """Before anything listens there: a port that is open for a moment is open."""
+        if self.closed_ports:
+            await close_ports(self.closed_ports, run=self._run_program, environ=environ)
 
     def dockerd_spec(self) -> ServiceSpec:
         """Our own engine, as a service that all others of it require."""
@@ -212,9 +224,8 @@ class EngineStack:
             return self._ground[1]
 
     async def _prepare(self) -> Ground:
-        if self.closed_ports:
-            # Before anything listens there: a port that is open for a moment is open.
-            await close_ports(self.closed_ports, run=self._run_program, environ=self._iptables_environ())
+        if self.dockerd is None:
+            await self._close_ports(self._environ)
         membership = await self._swarm().ensure()
         await self._settle_ownership(membership)
         network = await ensure_network(self.engine, self._network_spec())
@@ -304,11 +315,6 @@ class EngineStack:
         if self._scope is not None:
             self._scope.cancel()
 
-    def _iptables_environ(self) -> dict[str, str]:
-        """With the iptables that our dockerd was given before any other."""
-        path = self._environ.get("PATH") or "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"PATH": path if self.dockerd is None else f"{self._places.programs}:{path}"}
-
     def _swarm(self) -> SwarmRoom:
         settings = self.settings
         own = self.placement.mode is Mode.DIND
@@ -335,7 +341,7 @@ class EngineStack:
         """See `EngineHands`."""
         assert self.restart_service is not None
         words = ["ip", "address", "replace", plan.loopback_address, "dev", "lo"]
-        add = Command(name="ip", argv=words, env=self._iptables_environ())
+        add = Command(name="ip", argv=words, env={"PATH": self._environ.get("PATH", os.defpath)})
         status, said = await self._run_program(add)
         if status:
             raise SupervisorError(f"cannot give loopback the address {plan.loopback_address}: {said}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 
@@ -28,7 +28,8 @@ class Dockerd:
     """Runs our daemon, as a service's backend; the data root stays locked until `release`.
 
     After a crash the shims and containers it left are spared: the next daemon takes care of them. `report` gets one
-    line for people at a time.
+    line for people at a time. `before_spawn` is given the daemon's environment; a daemon runs what it ran before as
+    soon as it is up, so what must be there earlier is made there.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Dockerd:
         run: RunProgram,
         environ: Mapping[str, str],
         report: Callable[[str], None],
+        before_spawn: Callable[[Mapping[str, str]], Awaitable[None]] | None = None,
     ) -> None:
         self.ring = ring
         self.attempt = 0
@@ -49,6 +51,7 @@ class Dockerd:
         self._places = options.places
         self._reaper = reaper
         self._report = report
+        self._before_spawn = before_spawn
         self._preparation = Preparation(options, run=run, environ=environ, reap=reaper.reap, report=report)
         self._child: Child | None = None
         self._told: Child | None = None
@@ -84,6 +87,8 @@ class Dockerd:
                 raise SupervisorError(f"cannot start dockerd: it runs already as pid {self._child.pid}")
             await wait_for_containerd(self._child)
         command = await self.prepare()
+        if self._before_spawn is not None:
+            await self._before_spawn(command.env)
         self.attempt += 1
         self._seen_line = self.ring.number
         try:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from supervisor.core.errors import SupervisorError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
+from supervisor.probe.names import is_known
 from supervisor.probe.postgres import probe_postgres
 from supervisor.probe.verdict import Verdict, waiting
 from supervisor.services.spec import ServiceSpec
@@ -101,6 +102,8 @@ class EnginePostgres:
             except SupervisorError as error:
                 return waiting(str(error))
             self._hands.remember(_PASSWORD, "")
+        if self._reach.published is None and not await is_known(self._reach.host):
+            return waiting(f"{self._reach.host!r} has no address in the network yet")
         stack = self._settings.stack
         hint = (
             f"the volume of service {self.service!r} holds another password than "

@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
+from supervisor.probe.names import is_known
 from supervisor.probe.redis import probe_redis
-from supervisor.probe.verdict import Verdict
+from supervisor.probe.verdict import Verdict, waiting
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm import roles
 from supervisor.services.swarm.data import Hands, Reach
@@ -71,5 +72,7 @@ class EngineRedis:
 
     async def probe(self) -> Verdict:
         """One probe with the app's own password."""
+        if self._reach.published is None and not await is_known(self._reach.host):
+            return waiting(f"{self._reach.host!r} has no address in the network yet")
         hint = f"what answers there was started with another one: remove service {self.service!r}, its volume stays"
         return await probe_redis(self.url, limit_seconds=self._settings.watch_timeout_seconds, password_hint=hint)

@@ -18,7 +18,13 @@ _NEW_LAYOUT_MAJOR = 18
 _OLDEST_MAJOR = 14
 # 0 takes connections, 1 refuses them while it starts, recovers or stops: both are alive. 2 is no answer.
 # Over TCP, as the image's own first initialisation listens on the unix socket only.
-_POSTGRES_ALIVE = 'pg_isready -q -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB"; test $? -le 1'
+# It waits within itself: a service gets its name in the network only with its first good result, and older engines ask
+# every 2 s at best.
+_POSTGRES_ALIVE = (
+    "for i in $(seq 40); do "
+    'pg_isready -q -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB"; test $? -le 1 && exit 0; sleep 0.1; '
+    "done; exit 1"
+)
 # An error that names the password or the loading comes from a server that is alive.
 _REDIS_ALIVE = "redis-cli -h 127.0.0.1 ping | grep -qE 'PONG|NOAUTH|LOADING'"
 POSTGRES_STOP_SECONDS = 60.0

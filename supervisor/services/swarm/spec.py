@@ -23,7 +23,8 @@ APPLIED = "com.container-supervisor.applied"
 MANAGER = "container-supervisor"
 SCHEMA_VERSION = "1"
 _START_INTERVAL_API = (1, 44)
-_QUICK_SECONDS = 1.0
+_QUICK_SECONDS = 0.25
+_OLDER_SECONDS = 2.0
 _START_PERIOD_SECONDS = 120.0
 
 ServiceBody = dict[str, Any]
@@ -124,7 +125,7 @@ def _task(wanted: DataService, api: tuple[int, int]) -> dict[str, Any]:
     task: dict[str, Any] = {
         "ContainerSpec": _container(wanted, api),
         # Swarm's own 5 s would be added to every start of an engine; one that crashes again and again is ended by us.
-        "RestartPolicy": {"Condition": "any", "Delay": SECOND},
+        "RestartPolicy": {"Condition": "any", "Delay": SECOND // 2},
         # Its volume is on this node; anywhere else the task would start on an empty one.
         "Placement": {"Constraints": [f"node.id=={wanted.node}"]},
         "Networks": [{"Target": wanted.network}],
@@ -199,7 +200,7 @@ def _health(check: HealthCheck, api: tuple[int, int]) -> dict[str, Any]:
     if api >= _START_INTERVAL_API:
         made["StartInterval"] = round(_QUICK_SECONDS * SECOND)
         return {**made, "Interval": round(check.interval_seconds * SECOND)}
-    return {**made, "Interval": round(2 * _QUICK_SECONDS * SECOND)}
+    return {**made, "Interval": round(_OLDER_SECONDS * SECOND)}
 
 
 def _endpoint(wanted: DataService) -> dict[str, Any]:
