@@ -39,6 +39,8 @@ class Plan:
     """How much to measure."""
 
     quick: bool
+    rounds: int = 0
+    """Of those benchmarks that take minutes a round; 0: as many as they want."""
 
     def runs(self, full: int, quick: int = 2) -> int:
         """How often."""
@@ -91,9 +93,19 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**ours, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}", **(extra or {})}
 
 
-def adopt() -> None:
+def adopt(*, orphans: bool = True) -> None:
     """What a process under measurement leaves behind comes to us, to be ended by `sweep`."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(orphans), 0, 0, 0)
+
+
+@contextlib.contextmanager
+def not_adopting() -> Iterator[None]:
+    """What is left behind in here stays with the machine, as a server that others use does."""
+    adopt(orphans=False)
+    try:
+        yield
+    finally:
+        adopt()
 
 
 def sweep() -> int:
