@@ -32,7 +32,13 @@ from supervisor.engine.dockerd.preparation import NAME as DOCKERD
 from supervisor.engine.dockerd.preparation import SHUTDOWN_SECONDS, DockerdOptions
 from supervisor.engine.guard import close_ports
 from supervisor.engine.images import ImageResolver
-from supervisor.engine.network import NetworkSpec, OverlayNetwork, attach_container, ensure_network
+from supervisor.engine.network import (
+    NetworkSpec,
+    OverlayNetwork,
+    attach_container,
+    ensure_gateway,
+    ensure_network,
+)
 from supervisor.engine.swarm import Membership, RestartPlan, SwarmRoom
 from supervisor.engine.swarm_plan import Situation, SwarmInit, SwarmSettings
 from supervisor.placement import Placement
@@ -226,6 +232,9 @@ class EngineStack:
     async def _prepare(self) -> Ground:
         if self.dockerd is None:
             await self._close_ports(self._environ)
+        mtu = self._unusual_mtu()
+        if mtu is not None:
+            await ensure_gateway(self.engine, mtu)
         membership = await self._swarm().ensure()
         await self._settle_ownership(membership)
         network = await ensure_network(self.engine, self._network_spec())
@@ -348,12 +357,13 @@ class EngineStack:
         await self.restart_service(DOCKERD)
 
     def _network_spec(self) -> NetworkSpec:
+        name = f"{self.settings.stack}-network"
+        return NetworkSpec(name, labels=self.owner.labels("network"), mtu=self._unusual_mtu())
+
+    def _unusual_mtu(self) -> int | None:
+        """That of the way out of this container, where our own engine must be told."""
         mtu = read_facts().mtu if self.dockerd is not None else None
-        return NetworkSpec(
-            f"{self.settings.stack}-network",
-            labels=self.owner.labels("network"),
-            mtu=None if mtu == USUAL_MTU else mtu,
-        )
+        return None if mtu == USUAL_MTU else mtu
 
     async def _join(self, network: OverlayNetwork) -> None:
         alias = self.alias

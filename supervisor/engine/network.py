@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from supervisor.engine.errors import Conflict, EngineRefused, NotFound
 from supervisor.engine.labels import INSTALL, Ownership, ownership
 
 ALLOCATION_SECONDS = 15.0
+GATEWAY = "docker_gwbridge"
 _POLL_SECONDS = 0.05
 _MTU = "com.docker.network.driver.mtu"
 _TASK_ID = "com.docker.swarm.task.id"
@@ -128,6 +130,24 @@ async def ensure_network(engine: NetworkEngine, wanted: NetworkSpec) -> OverlayN
         f"cannot create network {wanted.name!r}: the engine took it and has not made it usable within "
         f"{ALLOCATION_SECONDS:g} s; look at that engine's log, or choose another name with SUPERVISOR_STACK"
     )
+
+
+async def ensure_gateway(engine: NetworkEngine, mtu: int) -> None:
+    """The bridge by which every task of the Swarm reaches the outside, with this MTU; made before the Swarm is begun.
+
+    Swarm makes it by itself, with 1500, and nothing configures that. One that is there stays as it is.
+    """
+    if any(each.get("Name") == GATEWAY for each in await engine.networks.find({"name": [GATEWAY]})):
+        return
+    bridge = "com.docker.network.bridge."
+    options = {
+        f"{bridge}name": GATEWAY,
+        f"{bridge}enable_icc": "false",  # as Swarm makes it: tasks reach each other by overlays only
+        f"{bridge}enable_ip_masquerade": "true",
+        _MTU: str(mtu),
+    }
+    with suppress(Conflict):
+        await engine.networks.create({"Name": GATEWAY, "Driver": "bridge", "Options": options})
 
 
 async def _create(engine: NetworkEngine, wanted: NetworkSpec) -> None:

@@ -22,6 +22,7 @@ from supervisor.engine.network import (
     NetworkSpec,
     OverlayNetwork,
     attach_container,
+    ensure_gateway,
     ensure_network,
     judge_network,
     plan_attachment,
@@ -291,6 +292,25 @@ async def test_packet_size_reaches_the_containers_and_a_later_wish_is_noted(engi
     assert later.id == network.id
     assert "made for an MTU of 1400, and the way out now takes 1300" in later.notes[0]
     await engine.containers.remove(made, force=True)
+
+
+@pytest.mark.engine
+async def test_the_way_out_of_tasks_has_the_packet_size_it_was_made_with() -> None:
+    with private_daemon() as fresh:
+        save_image(fresh.folder / "busybox.tar", BUSYBOX)
+        fresh.docker("load", "--input", str(fresh.folder / "busybox.tar"))
+        engine = Engine(Endpoint(fresh.host))
+        await ensure_gateway(engine, 1400)
+        await ensure_gateway(engine, 1300)  # one that is there stays
+        fresh.docker("swarm", "init", "--listen-addr", "127.0.0.1", "--advertise-addr", "127.0.0.1")
+        await ensure_network(engine, NetworkSpec("small-net", OURS, mtu=1400))
+        made = await start(engine, "small", HostConfig={"NetworkMode": "small-net"})
+        shown = (await engine.containers.exec(made, ["/bin/ip", "link", "show"])).stdout.decode()
+        assert "mtu 1350" in shown
+        assert "mtu 1400" in shown
+        assert "mtu 1500" not in shown
+        await engine.containers.remove(made, force=True)
+        engine.close()
 
 
 @pytest.mark.engine
