@@ -29,6 +29,7 @@ LOOK_SECONDS = 5.0
 _TAIL_LINES = 100
 _STOP_SPARE_SECONDS = 5.0
 _FOLLOWED_KEPT = 32
+_REPLACE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,11 @@ class Driver(Protocol):
 
     name: str
 
-    async def ensure(self) -> None:
-        """Make it be there, as it should be and wanted running; no call where it is. Raises ConfigurationError too."""
+    async def ensure(self) -> bool:
+        """Make it be there, as it should be and wanted running; no call where it is. Raises ConfigurationError too.
+
+        Whether what runs now will be replaced for that.
+        """
 
     async def look(self) -> Seen:
         """How it stands."""
@@ -177,13 +181,15 @@ class EngineBackend:
         """Make it be as it should be; returns once it runs, or has run. Raises our errors where the engine refuses."""
         await self._when_up()
         before = (await self._look()).run
-        await self._driver.ensure()
+        replaced = await self._driver.ensure()
+        # Bounded, as an engine may find that a change needs no other task after all.
+        replaced_by = anyio.current_time() + (_REPLACE_SECONDS if replaced else 0.0)
         while True:
             changed = self._changed
             seen = await self._look()
             if seen.blocked:
                 raise SupervisorError(f"cannot start {self._driver.name!r}: {seen.blocked}")
-            if seen.running or (seen.run and seen.run != before):
+            if (seen.running and anyio.current_time() >= replaced_by) or (seen.run and seen.run != before):
                 self._started_as = seen.run
                 return
             with anyio.move_on_after(self._look_seconds):

@@ -55,8 +55,11 @@ class ContainerDriver:
         self._fill = fill
         self._report = report
 
-    async def ensure(self) -> None:
-        """The right container, with its files, running. Raises ConfigurationError for a taken port or name."""
+    async def ensure(self) -> bool:
+        """The right container, with its files, running; another one is gone by then.
+
+        Raises ConfigurationError for a taken port or name.
+        """
         wanted = await self._wish()
         plan = plan_container(wanted.wish, await self._found(), network_id=wanted.network_id)
         self._report(self.name, plan)
@@ -75,6 +78,7 @@ class ContainerDriver:
                     f"cannot use container {self.name!r}: it belongs to somebody else (image {image}, made {created}); "
                     f"choose another SUPERVISOR_STACK, or remove that container"
                 )
+        return False
 
     async def _found(self) -> dict[str, Any] | None:
         try:

@@ -50,8 +50,11 @@ class SwarmDriver:
         self._adopt = adopt
         self._container = ""
 
-    async def ensure(self) -> None:
-        """Create or update. Somebody else may do the same just now: then it is read and compared again."""
+    async def ensure(self) -> bool:
+        """Create or update; whether its task is replaced.
+
+        Somebody else may do the same just now: then it is read and compared again.
+        """
         wanted = await self._wish()
         for _ in range(_TRIES):
             try:
@@ -63,15 +66,16 @@ class SwarmDriver:
             f"is there a second supervisor of this stack?"
         )
 
-    async def _apply(self, wanted: ServiceBody) -> None:
+    async def _apply(self, wanted: ServiceBody) -> bool:
         stored = await self._stored()
         plan = plan_service(wanted, stored, adopt=stored is not None and self._adopt(stored))
         self._report(self.name, plan)
         match plan:
             case Create(body=body):
                 await self._engine.services.create(body)
-            case Update(body=body, version=version):
+            case Update(body=body, version=version, restarts=restarts):
                 await self._engine.services.update(self.name, version, body)
+                return restarts
             case Foreign(owner=owner, image=image, created=created):
                 raise ConfigurationError(
                     f"cannot use service {self.name!r}: it belongs to {owner} (image {image}, made {created}); "
@@ -79,6 +83,7 @@ class SwarmDriver:
                 )
             case Keep():
                 pass
+        return False
 
     async def _stored(self) -> dict[str, Any] | None:
         try:
