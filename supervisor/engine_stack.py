@@ -32,6 +32,7 @@ from supervisor.engine.dockerd.preparation import NAME as DOCKERD
 from supervisor.engine.dockerd.preparation import SHUTDOWN_SECONDS, DockerdOptions
 from supervisor.engine.guard import close_ports
 from supervisor.engine.images import ImageResolver
+from supervisor.engine.labels import Ownership
 from supervisor.engine.network import (
     NetworkSpec,
     OverlayNetwork,
@@ -59,6 +60,8 @@ from supervisor.state import State
 from supervisor.store.files import write_atomic
 
 _USED = "engine.used"
+_HUNG_AFTER = 6  # silent for a minute; a busy one answers in seconds
+_RELEASE_SECONDS = 1.0  # of the few that a stop has
 
 
 class RestartService(Protocol):
@@ -119,6 +122,7 @@ class EngineStack:
         self.secrets_in_use: set[str] = set()
         self._adoption = Adoption()
         self._settled = False
+        self._grounds = 0
         self._lease: Lease | None = None
         self._leased = anyio.Event()
         self._scope: anyio.CancelScope | None = None
@@ -164,7 +168,7 @@ class EngineStack:
     async def _close_ports(self, environ: Mapping[str, str]) -> None:
         """Before anything listens there: a port that is open for a moment is open."""
         if self.closed_ports:
-            await close_ports(self.closed_ports, run=self._run_program, environ=environ)
+            await close_ports(self.closed_ports, stack=self.settings.stack, run=self._run_program, environ=environ)
 
     def dockerd_spec(self) -> ServiceSpec:
         """Our own engine, as a service that all others of it require."""
@@ -175,6 +179,7 @@ class EngineStack:
             start_seconds=START_SECONDS,
             recovery_seconds=RECOVERY_SECONDS,
             stop_seconds=SHUTDOWN_SECONDS,
+            hung_after=_HUNG_AFTER,
         )
 
     @property
@@ -240,6 +245,12 @@ class EngineStack:
         network = await ensure_network(self.engine, self._network_spec())
         for note in network.notes:
             self.warn(note)
+        if network.owner is not Ownership.OURS and self._grounds == 0:
+            self.warn(
+                f"network {network.name!r} was not made by this install: whoever else is on it reaches Postgres and "
+                f"Redis there, with the password"
+            )
+        self._grounds += 1
         if self.decision.own_container:
             await self._join(network)
         return Ground(membership, network)
@@ -248,11 +259,13 @@ class EngineStack:
         """Once in a life: the stack's lease, and what became of things that were there before us."""
         if self._settled:
             return
-        if self.dockerd is None:  # nobody else's supervisor can be on an engine that we started
-            await self._take_lease(membership)
+        await self._take_lease(membership)
         facts = self.state.install.facts
+        found = await survey(self.engine, self.settings.stack)
+        if facts.get("volume.postgres", f"{self.settings.stack}-postgres").partition(" ")[0] not in found.volumes:
+            facts.pop("postgres.major", None)  # the data is gone, and with it what was known of it
         adoption = plan_adoption(
-            await survey(self.engine, self.settings.stack),
+            found,
             self.owner,
             fresh=_USED not in facts,
             adopt=self.settings.adopt,
@@ -261,12 +274,11 @@ class EngineStack:
         for line in adoption.said:
             self.warn(line)
         await self._take_over(adoption)
-        if adoption.install and self._lease is not None:
+        if adoption.install:
             await self._take_lease(membership)  # by the name that the install has from now on
         self._adoption = adoption
         self._settled = True
-        if self._lease is not None:
-            self._leased.set()
+        self._leased.set()
 
     async def _take_lease(self, membership: Membership) -> None:
         us = procfs.read_stat(os.getpid())
@@ -276,7 +288,8 @@ class EngineStack:
             process=f"pid {os.getpid()}, started at tick {us.start_ticks if us else 0} of boot {procfs.boot_id()}",
             node=membership.node_id,
         )
-        self._lease = Lease(self.engine, self.owner, holder, tell=self.warn)
+        # On an engine that we have just started nobody else can live; one that comes later finds the lease taken.
+        self._lease = Lease(self.engine, self.owner, holder, alone=self.dockerd is not None, tell=self.warn)
         await self._lease.take()
 
     async def _take_over(self, adoption: Adoption) -> None:
@@ -320,7 +333,7 @@ class EngineStack:
         Ends every connection that stays open: a dockerd that ends waits 5 s for those (measured with 26.1).
         """
         if self._lease is not None:
-            await self._lease.release()
+            await self._lease.release(_RELEASE_SECONDS)
         if self._scope is not None:
             self._scope.cancel()
 

@@ -10,6 +10,7 @@ from typing import Any
 from supervisor.engine.dockerd.mounts import Mount
 
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_UNLIMITED_SECONDS = 120  # `--stop-timeout -1`: nobody kills us, and nothing should wait for ever
 _SHORT_ID = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}")
 _OWN_FILES = frozenset({"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"})
 
@@ -80,7 +81,9 @@ def _part(document: dict[str, Any], name: str) -> dict[str, Any]:
 def stop_seconds(document: Any) -> int | None:
     """The container's own stop timeout; None where the engine's default holds."""
     value = _part(document, "Config").get("StopTimeout") if isinstance(document, dict) else None
-    return value if isinstance(value, int) else None
+    if not isinstance(value, int):
+        return None
+    return value if value >= 0 else _UNLIMITED_SECONDS
 
 
 def local_addresses(fib_trie: str) -> frozenset[str]:

@@ -218,9 +218,9 @@ class Lease:
                 f"signed for {LIVE_SECONDS:g} s; stop one of the two supervisors"
             )
 
-    async def release(self) -> None:
+    async def release(self, limit_seconds: float = RELEASE_SECONDS) -> None:
         """Give it back if it is ours; bounded, never raises. The config itself stays, free."""
-        with anyio.move_on_after(RELEASE_SECONDS, shield=True), suppress(SupervisorError):
+        with anyio.move_on_after(limit_seconds, shield=True), suppress(SupervisorError):
             found = await self._read()
             claim = None if found is None else read_claim(found["Spec"].get("Labels"))
             if found is not None and claim is not None and is_held_by(claim, self._holder):

@@ -15,24 +15,29 @@ import anyio.to_thread
 import pytest
 
 from supervisor.core.errors import EngineError
-from supervisor.engine.guard import CHAIN, Need, Standing, close_ports, has_ipv6, rule, steps
+from supervisor.engine.guard import Need, Standing, chain_of, close_ports, has_ipv6, rule, steps
+from supervisor.engine.network import GATEWAY
 from supervisor.process.child import Command
 from tests.engine.daemons import BUSYBOX, Daemon, private_daemon, save_image
 
 pytestmark = pytest.mark.anyio
 
+STACK = "shop"
+CHAIN = chain_of(STACK)
 PORTS = (5432, 6379)
 OPEN_PORT = 8000
 ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 ADDRESSES_OF = {"lo": "00000000000000000000000000000001 01 80 10 80       lo\n"}
 ADDRESSES_OF["eth0"] = ADDRESSES_OF["lo"] + "fe800000000000000042acfffe110002 05 40 20 80     eth0\n"
+ADDRESSES_OF["bridge"] = ADDRESSES_OF["lo"] + "fe800000000000000042acfffe110003 06 40 20 80  docker0\n"
+ADDRESSES_OF["routed bridge"] = ADDRESSES_OF["lo"] + "fd000000000000000042acfffe110003 06 40 00 80  docker0\n"
 
 
 # --- decisions ----------------------------------------------------------------------------------------------------
 
 
 def words_of(standing: Standing, ports: tuple[int, ...] = PORTS) -> list[str]:
-    return [" ".join(step.words) for step in steps(standing, ports)]
+    return [" ".join(step.words) for step in steps(standing, ports, CHAIN)]
 
 
 def test_nothing_is_done_where_all_is_there() -> None:
@@ -49,7 +54,7 @@ def test_the_way_into_the_chain_is_made_when_its_rule_is_there() -> None:
 
 
 def test_rule_of_other_ports_goes_after_the_new_one_came() -> None:
-    made = steps(Standing(led=True, closed=False), PORTS)
+    made = steps(Standing(led=True, closed=False), PORTS, CHAIN)
     assert [step.words[0] for step in made] == ["-N", "-I", "-D"]
     assert [step.need for step in made] == [Need.MAY, Need.MUST, Need.UNTIL_REFUSED]
 
@@ -64,7 +69,15 @@ def test_order_and_repetition_of_ports_make_no_other_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "there"), [("", False), (ADDRESSES_OF["lo"], False), (ADDRESSES_OF["eth0"], True), ("\n", False)]
+    ("text", "there"),
+    [
+        ("", False),
+        ("\n", False),
+        (ADDRESSES_OF["lo"], False),
+        (ADDRESSES_OF["eth0"], True),
+        (ADDRESSES_OF["bridge"], False),
+        (ADDRESSES_OF["routed bridge"], True),
+    ],
 )
 def test_ipv6_is_there_with_an_address_beside_loopback(text: str, there: bool) -> None:
     assert has_ipv6(text) is there
@@ -85,7 +98,7 @@ class Programs:
 async def test_refusal_is_e22_with_ports_reason_and_ways_out() -> None:
     programs = Programs("iptables")
     with pytest.raises(EngineError) as caught:
-        await close_ports(PORTS, run=programs, environ=ENVIRON)
+        await close_ports(PORTS, stack=STACK, run=programs, environ=ENVIRON)
     assert caught.value.code == "E22"
     for part in ("5432, 6379", "can't initialize table `raw'", "modprobe -a", "SUPERVISOR_DATABASE_URL"):
         assert part in str(caught.value)
@@ -98,7 +111,7 @@ async def test_ipv6_may_fail_only_where_no_interface_has_an_address_of_it(
     file = tmp_path / "if_inet6"
     if interface is not None:
         file.write_text(ADDRESSES_OF[interface])
-    closing = close_ports(PORTS, run=Programs("ip6tables"), environ=ENVIRON, ipv6_addresses=file)
+    closing = close_ports(PORTS, stack=STACK, run=Programs("ip6tables"), environ=ENVIRON, ipv6_addresses=file)
     if interface == "eth0":
         with pytest.raises(EngineError, match=r"E22: .*ip6tables"):
             await closing
@@ -108,14 +121,17 @@ async def test_ipv6_may_fail_only_where_no_interface_has_an_address_of_it(
 
 async def test_what_stands_is_only_looked_at_and_waits_for_the_lock() -> None:
     programs = Programs()
-    await close_ports(PORTS, run=programs, environ=ENVIRON)
-    assert [(argv[0], argv[5]) for argv in programs.ran] == [
-        ("iptables", "-C"),
-        ("iptables", "-C"),
-        ("ip6tables", "-C"),
-        ("ip6tables", "-C"),
+    await close_ports(PORTS, stack=STACK, run=programs, environ=ENVIRON)
+    tables = ("raw", "raw", "mangle")
+    assert [(argv[0], argv[4], argv[5]) for argv in programs.ran] == [
+        (family, table, "-C") for family in ("iptables", "ip6tables") for table in tables
     ]
-    assert all(argv[1:5] == ("-w", "5", "-t", "raw") for argv in programs.ran)
+    assert all(argv[1:4] == ("-w", "5", "-t") for argv in programs.ran)
+
+
+def test_each_stack_has_a_chain_whose_name_the_kernel_takes() -> None:
+    assert chain_of("shop") != chain_of("shop2")
+    assert len(chain_of("s" * 60)) <= 28
 
 
 # --- really -------------------------------------------------------------------------------------------------------
@@ -142,12 +158,13 @@ _numbers = count(1)
 class Net:
     """Namespaces joined by cables; `run` is how a program of the guard's runs in the one to be closed."""
 
-    def __init__(self, closed: Daemon) -> None:
+    def __init__(self, closed: Daemon, stack: str = STACK) -> None:
         self.closed = closed
+        self.stack = stack
 
     async def close(self, *ports: int) -> None:
         addresses = Path(f"/proc/{self.closed.init_pid}/net/if_inet6")
-        await close_ports(ports, run=self.run, environ=ENVIRON, ipv6_addresses=addresses)
+        await close_ports(ports, stack=self.stack, run=self.run, environ=ENVIRON, ipv6_addresses=addresses)
 
     async def run(self, command: Command) -> tuple[int, str]:
         def in_thread() -> tuple[int, str]:
@@ -247,6 +264,34 @@ async def test_second_time_changes_nothing_and_other_ports_take_the_place_of_the
         assert reaches(neighbour, "192.0.2.1", PORTS[0])
         await net.close()
         assert reaches(neighbour, "192.0.2.1", OPEN_PORT)
+
+
+@pytest.mark.namespaces
+async def test_another_stack_in_the_same_namespace_leaves_our_ports_closed() -> None:
+    with two() as (net, neighbour):
+        await net.close(PORTS[0])
+        await Net(net.closed, "another").close(PORTS[1])
+        assert is_cut(neighbour, "192.0.2.1", PORTS[0])
+        assert is_cut(neighbour, "192.0.2.1", PORTS[1])
+
+
+@pytest.mark.engine
+async def test_a_route_to_the_address_of_a_task_leads_nowhere() -> None:
+    with private_daemon() as daemon, namespace() as neighbour:
+        save_image(daemon.folder / "busybox.tar", BUSYBOX)
+        daemon.docker("load", "--input", str(daemon.folder / "busybox.tar"))
+        cable(daemon, neighbour, 2)
+        bridge = ("--subnet", "172.30.9.0/24", "--opt", f"com.docker.network.bridge.name={GATEWAY}")
+        daemon.docker("network", "create", *bridge, GATEWAY)
+        task = ("--network", GATEWAY, "--ip", "172.30.9.2", "--publish", f"{OPEN_PORT}:80")
+        daemon.docker("run", "--detach", *task, BUSYBOX, "/bin/busybox", "httpd", "-f", "-p", "80")
+        neighbour.inside("ip", "route", "add", "172.30.9.0/24", "via", "192.0.2.1")
+        daemon.inside("iptables", "-P", "FORWARD", "ACCEPT")
+        assert reaches(neighbour, "172.30.9.2", 80)
+        await Net(daemon).close(*PORTS)
+        assert is_cut(neighbour, "172.30.9.2", 80)
+        assert reaches(neighbour, "192.0.2.1", OPEN_PORT), "what is published is reached as before"
+        assert reaches(daemon, "172.30.9.2", 80), "and so is the task from its own host"
 
 
 @pytest.mark.namespaces
