@@ -32,9 +32,6 @@ class AppEnvironment:
     ) -> None:
         self._settings = settings
         self.base = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
-        self._account = find_account(settings.app_user, variable("app_user")) if settings.app_user else None
-        if self._account is not None:
-            self.base |= self._account.environ
         self.base["PORT"] = str(settings.port)
         self.base["SUPERVISOR_DOCKER_MODE"] = placement.mode
         decision = placement.decision
@@ -46,6 +43,16 @@ class AppEnvironment:
             self.base["DATABASE_URL"] = database_url.reveal()
         if redis_url is not None:
             self.base["REDIS_URL"] = redis_url.reveal()
+        self.ours = dict(self.base)
+        """The same for what runs as ourselves."""
+        self._account = find_account(settings.app_user, variable("app_user")) if settings.app_user else None
+        if self._account is not None:
+            self.base |= self._account.environ
+
+    @property
+    def warning(self) -> str:
+        """What is not as the settings ask; empty where all is."""
+        return self._account.warning if self._account is not None else ""
 
     def check(self) -> None:
         """Raises ConfigurationError where the app cannot even be tried."""

@@ -126,7 +126,7 @@ class Catalog:
                     name,
                     wanted,
                     app_dir=self._settings.app_dir,
-                    environ=environment.base,
+                    environ=environment.ours,
                     run=self._run_check,
                 )
                 optional = spec.optional or name in self._settings.optional_services

@@ -11,7 +11,7 @@ from supervisor.app.route import Route, RouteSpec
 from supervisor.app_environment import AppEnvironment
 from supervisor.catalog import Catalog
 from supervisor.core.errors import ConfigurationError, SupervisorError
-from supervisor.core.events import Publish
+from supervisor.core.events import Publish, Warned
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.migrations.command import CommandMigrations, SpawnedRun
@@ -97,6 +97,8 @@ class Parts:
             redis_url=self.catalog.redis_url,
         )
         self.environment.check()
+        if self.environment.warning:
+            publish(Warned(message=self.environment.warning))
         self.orchestrator = ServiceOrchestrator(
             publish,
             watching=Watching(settings.watch_interval_seconds, settings.watch_timeout_seconds, settings.watch_retries),

@@ -7,23 +7,28 @@ import os
 import pwd
 from dataclasses import dataclass
 
-from supervisor.core.errors import ConfigurationError, PrivilegeError
+from supervisor.core.errors import ConfigurationError
 from supervisor.process.child import Identity
 
 
 @dataclass(frozen=True)
 class Account:
-    """An identity to spawn with, and what goes into the environment with it."""
+    """An identity to spawn with (None: our own), and what goes into the environment with it.
 
-    identity: Identity
+    `warning` says why it is not the one that was asked for.
+    """
+
+    identity: Identity | None
     environ: dict[str, str]
+    warning: str = ""
 
 
 def find_account(text: str, setting: str) -> Account | None:
     """`user` or `user:group`, names or numbers; None where it is whom we are already.
 
     A user that is a number needs no entry in the user database; it then has its own number as group, no others, and no
-    home. Raises ConfigurationError for one that is not there, PrivilegeError where we may not become it.
+    home. Without root it is our own, with a warning: an image names a user for all who start it as root, and is started
+    with `--user`, too. Raises ConfigurationError for one that is not there.
     """
     user, _, group = text.partition(":")
     entry = _user(user, setting)
@@ -32,10 +37,8 @@ def find_account(text: str, setting: str) -> Account | None:
     if os.geteuid() != 0:
         if uid == os.geteuid() and gid == os.getegid():
             return None
-        raise PrivilegeError(
-            f"cannot run the app as {text!r} ({setting}): we are uid {os.geteuid()}, and only root can become another "
-            f"user; start the container as root, or leave the setting out"
-        )
+        why = f"the app runs as uid {os.geteuid()}, as we do, not as {text!r} ({setting}): only root can become another"
+        return Account(None, {}, why)
     if uid == 0 and gid == 0:
         return None
     named = entry is not None and not group

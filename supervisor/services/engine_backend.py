@@ -101,6 +101,7 @@ class EngineBackend:
         self._seen = Seen()
         self._found: str | None = None  # the run that was there when we came; its output until then is in older logs
         self._started_as: str | None = None
+        self._made = False
         self._died = ("", 0)
         self._signs = 0
         self._asked = anyio.Event()
@@ -180,8 +181,10 @@ class EngineBackend:
     async def start(self) -> None:
         """Make it be as it should be; returns once it runs, or has run. Raises our errors where the engine refuses."""
         await self._when_up()
+        self._made = False
         before = (await self._look()).run
         replaced = await self._driver.ensure()
+        self._made = True
         # Bounded, as an engine may find that a change needs no other task after all.
         replaced_by = anyio.current_time() + (_REPLACE_SECONDS if replaced else 0.0)
         while True:
@@ -207,7 +210,12 @@ class EngineBackend:
             await changed.wait()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Stop it and keep it stopped; returns once its container has ended. An engine that is gone took it along."""
+        """Stop it and keep it stopped; returns once its container has ended. An engine that is gone took it along.
+
+        What a failed start found there was not touched by it, and may be somebody else's: it goes on.
+        """
+        if not self._made:
+            return
         with anyio.move_on_after(grace_seconds + _STOP_SPARE_SECONDS), contextlib.suppress(SupervisorError):
             await self._driver.halt(grace_seconds)
             while (await self._look()).running:

@@ -77,6 +77,7 @@ class ServiceRunner:
         self._scope: anyio.CancelScope | None = None
         self._stop_seconds = spec.stop_seconds
         self._retiring = False
+        self._stopping: anyio.CancelScope | None = None
         self._started = False
         self._at_rest = anyio.Event()
         self._at_rest.set()
@@ -139,6 +140,8 @@ class ServiceRunner:
     async def retire(self, grace_seconds: float) -> None:
         """The same at our own end: what outlives us is let go instead."""
         self._retiring = True
+        if self.spec.outlives and self._stopping is not None:
+            self._stopping.cancel()  # the engine finishes what it was told; our end must not wait for that
         await self._end_run(grace_seconds)
 
     async def restart(self, grace_seconds: float | None = None) -> None:
@@ -239,11 +242,12 @@ class ServiceRunner:
         if not self._started:
             return
         self._started = False
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True) as self._stopping:
             if not self._wanted and self.backend.incarnation is not None:
                 self._to(S.STOPPING)
             end = self.backend.retire if self._retiring else self.backend.stop
             await end(self._stop_seconds)
+        self._stopping = None
 
     async def _prove_or_end(self) -> tuple[Proof | None, _Ended | None]:
         """Prove it while its process lives; gives the proof, or how the run ended instead."""
@@ -290,16 +294,25 @@ class ServiceRunner:
         self._last_verdict = verdict.detail
 
     async def _watch(self, ready_at: float) -> _Ended:
-        """Probe now and then; returns only when the process ended."""
+        """Probe now and then; returns when the process ended, or hangs."""
         end: Exit | None = None
+        hung = ""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._watch_health)
+
+            async def until_hung() -> None:
+                nonlocal hung
+                hung = await self._watch_health()
+                group.cancel_scope.cancel()
+
+            group.start_soon(until_hung)
             end = await self.backend.wait_end()
             group.cancel_scope.cancel()
-        self._set_health(Health.UNHEALTHY, error=str(end))
-        return _Ended(str(end), exit=end, ready_seconds=anyio.current_time() - ready_at)
+        reason = str(end) if end is not None else f"it hangs: {hung}"
+        self._set_health(Health.UNHEALTHY, error=reason)
+        return _Ended(reason, exit=end, ready_seconds=anyio.current_time() - ready_at)
 
-    async def _watch_health(self) -> None:
+    async def _watch_health(self) -> str:
+        """Returns why it counts as hung, where that is for us to end."""
         failures = 0
         while True:
             await anyio.sleep(self._watching.interval_seconds)
@@ -309,6 +322,8 @@ class ServiceRunner:
                 self._set_health(Health.HEALTHY)
             elif failures >= self._watching.retries:
                 self._set_health(Health.UNHEALTHY, error=verdict.detail)
+            if failures >= self.spec.hung_after > 0:
+                return verdict.detail
 
     async def _probe_once(self) -> Verdict:
         with anyio.move_on_after(self._watching.timeout_seconds):

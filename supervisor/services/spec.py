@@ -24,6 +24,7 @@ class ServiceSpec:
     `port` is the TCP port its own process must be found listening on (None: not checked). `retries` bounds the probes
     of a start (0: only the deadline does). `optional` lets the boot go on without it, `essential` makes its giving up
     after the boot the end of everything. `outlives` says that it runs on when we end: somebody else stops it.
+    `hung_after` so many failed probes in a row it is stopped and started again (0: never; it may come back by itself).
     """
 
     name: str
@@ -40,3 +41,4 @@ class ServiceSpec:
     optional: bool = False
     essential: bool = False
     outlives: bool = False
+    hung_after: int = 0

@@ -23,6 +23,9 @@ class FakeBackend:
         self.start_error: SupervisorError | None = None
         self.starts = 0
         self.stops: list[float] = []
+        self.retired: list[float] = []
+        self.replaced = False
+        self.outlives = False
         self.stranger = ""
         self._running = False
         self._end: Exit | None = None
@@ -30,7 +33,7 @@ class FakeBackend:
 
     @property
     def incarnation(self) -> str | None:
-        return str(self.starts) if self._running else None
+        return str(self.starts) if self._running else "another" if self.replaced else None
 
     @property
     def pid(self) -> int | None:
@@ -39,6 +42,7 @@ class FakeBackend:
     async def start(self) -> None:
         await anyio.lowlevel.checkpoint()
         self.starts += 1
+        self.replaced = False
         if self.start_error is not None:
             raise self.start_error
         self._running, self._ended = True, anyio.Event()
@@ -66,7 +70,9 @@ class FakeBackend:
         self.die(signal=9 if self.ignores_stop else 15)
 
     async def retire(self, grace_seconds: float) -> None:
-        await self.stop(grace_seconds)
+        self.retired.append(grace_seconds)
+        if not self.outlives:
+            await self.stop(grace_seconds)
 
     def sign_mark(self) -> int:
         return self.ring.number

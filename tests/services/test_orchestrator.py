@@ -47,6 +47,7 @@ class Stack:
 
     def add(self, name: str, **fields: Any) -> FakeBackend:
         self.backends[name], self.servers[name] = FakeBackend(), FakeServer()
+        self.backends[name].outlives = bool(fields.get("outlives"))
         self.orchestrator.add(ServiceSpec(name=name, probe=self.servers[name], **fields), self.backends[name])
         return self.backends[name]
 
@@ -398,3 +399,63 @@ async def test_options_want_exactly_one_check(checks: dict[str, str]) -> None:
     orchestrator = ServiceOrchestrator(lambda event: None)
     with pytest.raises(ConfigurationError, match="exactly one"):
         await orchestrator.wait_for_healthy(ServiceOptions(name="mine", **checks))  # type: ignore[arg-type]
+
+
+async def test_what_hangs_for_long_enough_is_stopped_and_started_again_where_that_is_ours_to_do() -> None:
+    stack = Stack()
+    engine = stack.add("engine", hung_after=6)
+    other = stack.add("other")
+    async with stack.running():
+        await stack.wait_ready()
+        for name in ("engine", "other"):
+            stack.servers[name].down("accepts connections but does not answer")
+        await anyio.sleep(55)
+        assert (engine.starts, engine.stops) == (1, [])
+        await anyio.sleep(10)
+        assert engine.stops == [10.0]
+        stack.servers["engine"].up()
+        await anyio.sleep(5)
+        assert (engine.starts, other.starts) == (2, 1)
+        assert stack.runner("engine").is_ready
+    reasons = [
+        event.reason for event in stack.events if isinstance(event, ServiceChanged) and event.service == "engine"
+    ]
+    assert "it hangs: accepts connections but does not answer" in reasons
+
+
+async def test_what_ended_by_itself_is_not_stopped_as_the_engine_may_have_replaced_it() -> None:
+    stack = Stack()
+    backend = stack.add("postgres")
+    async with stack.running():
+        await stack.wait_ready()
+        backend.die(code=1)
+        backend.replaced = True
+        await anyio.sleep(5)
+        assert backend.starts == 2
+        assert backend.stops == []
+
+
+async def test_our_end_waits_for_no_stop_of_what_outlives_us() -> None:
+    stack = Stack()
+    slow = stack.add("postgres", outlives=True, stop_seconds=60)
+    slow.ignores_stop = True
+    async with stack.running():
+        await stack.wait_ready()
+        async with anyio.create_task_group() as group:
+            group.start_soon(stack.runner("postgres").stop)
+            await anyio.sleep(1)
+            began = anyio.current_time()
+            await stack.orchestrator.stop_all(8.5)
+            assert anyio.current_time() - began < 1
+            group.cancel_scope.cancel()
+
+
+async def test_what_outlives_us_is_let_go_and_takes_nothing_of_the_budget() -> None:
+    stack = Stack()
+    kept = stack.add("postgres", outlives=True, requires=("engine",), stop_seconds=60)
+    engine = stack.add("engine", stop_seconds=60)
+    async with stack.running():
+        await stack.wait_ready()
+        await stack.orchestrator.stop_all(8.5)
+    assert (kept.stops, kept.retired) == ([], [0.0])
+    assert engine.stops == [8.5]

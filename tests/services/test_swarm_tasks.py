@@ -82,3 +82,16 @@ def test_moments_of_any_precision_are_read(text: str) -> None:
 
 def test_unreadable_moment_is_the_beginning_of_time() -> None:
     assert moment("yesterday") < START
+
+
+def test_refusals_in_a_row_are_counted_but_for_those_that_pass() -> None:
+    mount = "invalid mount config for type: bind source path does not exist"
+    network = "No such network: network shop-network not found"
+    ended = [task(number, "rejected", desired="shutdown", Err=mount) for number in (1, 2, 3)]
+    waiting = task(9, "preparing")
+    assert view_tasks([*ended, waiting]).refused == 3
+    assert view_tasks([*ended, task(4, "rejected", desired="shutdown", Err=network), waiting]).refused == 3
+    assert view_tasks([*ended, task(4, "failed", desired="shutdown", ExitCode=1), waiting]).refused == 0
+    assert view_tasks([*ended, waiting], engine_started=START).refused == 0
+    assert view_tasks([*ended, task(9, "running", container="c9")]).refused == 0
+    assert mount in view_tasks([*ended, waiting]).error

@@ -20,6 +20,7 @@ from supervisor.services.swarm.tasks import TaskState, view_tasks
 
 _TRIES = 6
 _JITTER_SECONDS = 0.2
+_REFUSALS = 3  # one may be chance; what a node refuses again and again it will go on refusing
 _SERVICE_NAME = "com.docker.swarm.service.name"
 
 Wish = Callable[[], Awaitable[ServiceBody]]
@@ -107,7 +108,7 @@ class SwarmDriver:
             running=view.state is TaskState.UP,
             exit_code=view.exit_code,
             text=view.error or view.text,
-            blocked=view.blocked,
+            blocked=view.blocked or (view.error if view.refused >= _REFUSALS else ""),
         )
 
     async def _still_runs(self, container: str) -> bool:

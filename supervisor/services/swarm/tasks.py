@@ -5,13 +5,16 @@ The list must come from a query with filters: a bare `service=` is ignored by en
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 _EARLY_SECONDS = 30.0
+_NETWORK = re.compile(r"swarm is not active|predefined swarm network|network sandbox|network \S+ not found")
 _COMING = frozenset({"new", "allocated", "pending", "assigned", "accepted", "preparing", "ready", "starting"})
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 
@@ -31,6 +34,7 @@ class TaskView:
 
     `text` says for people what the engine says of it; `exit_code` and `ended_container` are those of the newest one
     that ended, if any, and `error` why. `blocked` is why no task can be placed or made at all; waiting does not help.
+    `refused` counts the newest tasks in a row that the node did not even try.
     """
 
     state: TaskState
@@ -41,6 +45,7 @@ class TaskView:
     exit_code: int | None = None
     blocked: str = ""
     ended_container: str = ""
+    refused: int = 0
 
 
 def view_tasks(tasks: Sequence[Mapping[str, Any]], *, engine_started: datetime | None = None) -> TaskView:
@@ -52,7 +57,9 @@ def view_tasks(tasks: Sequence[Mapping[str, Any]], *, engine_started: datetime |
     current = next((task for task in newest_first if task.get("DesiredState") in ("running", "ready")), None)
     error = _why(failed) if failed is not None and not _passes(failed, engine_started) else ""
     if current is not None:
-        return replace(_view_current(current), error=error, exit_code=_code(failed), ended_container=_container(failed))
+        view = _view_current(current)
+        refused = _refused(newest_first, engine_started) if view.state is not TaskState.UP else 0
+        return replace(view, error=error, exit_code=_code(failed), ended_container=_container(failed), refused=refused)
     last = ended[0] if ended else None
     state = TaskState.NONE if last is None else TaskState.ENDED
     text = error or "no task yet"
@@ -68,6 +75,13 @@ def _view_current(task: Mapping[str, Any]) -> TaskView:
         blocked = str(status.get("Err") or "") if _state(task) == "pending" else ""
         return TaskView(TaskState.COMING, name, container, text, blocked=blocked)
     return TaskView(TaskState.ENDED, name, "", text)
+
+
+def _refused(newest_first: Sequence[Mapping[str, Any]], engine_started: datetime | None) -> int:
+    """In a row, leaving out what is on its way."""
+    ended = [task for task in newest_first if _state(task) in _ENDED]
+    rejected = takewhile(lambda task: _state(task) == "rejected", ended)
+    return sum(not _passes(task, engine_started) for task in rejected)
 
 
 def _container(task: Mapping[str, Any] | None) -> str:
@@ -104,7 +118,12 @@ def _code(task: Mapping[str, Any] | None) -> int | None:
 
 
 def _passes(task: Mapping[str, Any], engine_started: datetime | None) -> bool:
-    if engine_started is None or _state(task) != "rejected":
+    """A rejection that comes right by itself: the engine has just started, or its networks are not up yet."""
+    if _state(task) != "rejected":
+        return False
+    if _NETWORK.search(_why(task)):
+        return True
+    if engine_started is None:
         return False
     return 0 <= (_created(task) - engine_started).total_seconds() < _EARLY_SECONDS
 
