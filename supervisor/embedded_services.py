@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from supervisor.engine.dockerd.iptables import RunProgram
 
 
-def remembered_ports(state: State, publish: Publish) -> RememberedPorts:
-    """Loopback ports, the same at each boot."""
-    return RememberedPorts(state.install.ports, save=state.save, say=lambda text: publish(Notice(message=text)))
+def remembered_ports(state: State, publish: Publish, *, outlived: bool = False) -> RememberedPorts:
+    """Loopback ports, the same at each boot. `outlived`: services of ours may have run on without us."""
+    return RememberedPorts(
+        state.install.ports, save=state.save, say=lambda text: publish(Notice(message=text)), outlived=outlived
+    )
 
 
 def tell_kept(publish: Publish) -> Callable[[Generated], None]:

@@ -58,7 +58,7 @@ class EngineServices:
         self._state = state
         self._ring = ring
         self._publish = publish
-        self._ports = remembered_ports(state, publish)
+        self._ports = remembered_ports(state, publish, outlived=placement.traits.data_outlives_stop)
         self.stack = EngineStack(
             settings,
             environ,

@@ -29,7 +29,8 @@ class PortBook(Protocol):
 class RememberedPorts:
     """A PortBook over `ports` (name to port), which `save` makes durable. The same name gets the same port all run.
 
-    `say` is told, in a sentence, of a port that had to change.
+    `say` is told, in a sentence, of a port that had to change. `outlived`: what listens there may be our own service,
+    which ran on without us, so a port that was asked for or remembered is not tried; the engine refuses a taken one.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class RememberedPorts:
         *,
         save: Callable[[], None],
         say: Callable[[str], None],
+        outlived: bool = False,
     ) -> None:
+        self._outlived = outlived
         self._ports = ports
         self._save = save
         self._say = say
@@ -52,10 +55,11 @@ class RememberedPorts:
 
     def _settle(self, name: str, wanted: int) -> int:
         if wanted:
-            require_free(wanted, name)
+            if not self._outlived:
+                require_free(wanted, name)
             return wanted
         remembered = self._ports.get(name, 0)
-        if remembered and is_free(remembered) and remembered not in self._settled.values():
+        if remembered and (self._outlived or is_free(remembered)) and remembered not in self._settled.values():
             return remembered
         chosen = pick_free(avoid={*self._ports.values(), *self._settled.values()})
         if remembered:

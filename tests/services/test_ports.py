@@ -20,8 +20,11 @@ class Book:
         self.saved: list[dict[str, int]] = []
         self.said: list[str] = []
 
-    def boot(self) -> RememberedPorts:
-        return RememberedPorts(self.ports, save=lambda: self.saved.append(dict(self.ports)), say=self.said.append)
+    def boot(self, *, outlived: bool = False) -> RememberedPorts:
+        def save() -> None:
+            self.saved.append(dict(self.ports))
+
+        return RememberedPorts(self.ports, save=save, say=self.said.append, outlived=outlived)
 
 
 def test_free_port_is_chosen_saved_and_the_same_after_a_boot() -> None:
@@ -103,3 +106,12 @@ def test_connection_that_lingers_does_not_count_as_taken() -> None:
             accepted.close()
             assert client.recv(1) == b""
     assert is_free(port)
+
+
+def test_a_port_that_our_service_may_have_kept_is_not_tried() -> None:
+    book = Book()
+    port = book.boot().port("postgres", 0)
+    with socket.create_server(("127.0.0.1", port)):
+        assert book.boot(outlived=True).port("postgres", 0) == port
+        assert book.boot(outlived=True).port("redis", port) == port
+        assert book.boot().port("postgres", 0) != port

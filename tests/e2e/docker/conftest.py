@@ -1,0 +1,90 @@
+"""Stacks for tests, gone with them; and a table of how long each ordeal took."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.docker.stack import BACK_SECONDS, Back, Kind, Stack
+from tests.engine_rig.engine import Engine, Share
+
+pytest.register_assert_rewrite("tests.e2e.docker.documented")
+
+MakeStack = Callable[..., Stack]
+Measured = Callable[[Back], None]
+_PROPERTY = "back"
+
+
+@pytest.fixture
+def make_stack(docker: Share) -> Iterator[MakeStack]:
+    """Makes stacks that are ended with the test."""
+    made: list[Stack] = []
+
+    def make_one(kind: Kind, **fields: Any) -> Stack:
+        made.append(Stack(docker, kind, **fields).prepare())
+        return made[-1]
+
+    yield make_one
+    for stack in reversed(made):
+        stack.end()
+
+
+class Keeper:
+    """Has one stack by the documented line, for all tests of a class."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stack: Stack | None = None
+
+    def whole(self, kind: Kind) -> Stack:
+        """The stack, running; made anew where a failed test left it broken."""
+        if self._stack is not None and not self._stack.is_whole:
+            self.end()
+        if self._stack is None:
+            share = Share(self._engine, f"t{uuid.uuid4().hex[:8]}")
+            self._stack = Stack(share, kind, documented=True)
+            self._stack.boot()
+        return self._stack
+
+    def end(self) -> None:
+        """Remove it with all that is its own."""
+        if self._stack is not None:
+            self._stack.end()
+            self._stack.share.remove()
+            self._stack = None
+
+
+@pytest.fixture(scope="class")
+def keeper(engine: Engine) -> Iterator[Keeper]:
+    made = Keeper(engine)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Measured:
+    """Record how long it took; it must be within what is allowed."""
+
+    def record(back: Back) -> None:
+        record_property(_PROPERTY, f"{back.served_seconds:6.2f} s {back.running_seconds:6.2f} s")
+        assert back.running_seconds < BACK_SECONDS
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = [
+        (str(value), report.nodeid.rpartition("/")[2])
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == _PROPERTY and report.when == "call"
+    ]
+    if rows:
+        terminalreporter.section("until notes could be read and written, and until all ran")
+        for value, test in sorted(rows, key=lambda row: row[1]):
+            terminalreporter.line(f"{value}  {test}")
