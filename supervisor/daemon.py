@@ -151,7 +151,9 @@ class Daemon:
             with anyio.fail_after(self._settings.boot_seconds):
                 await self._bring_up(parts)
         except TimeoutError:
-            self._fail(BootDeadlineError(f"cannot finish the boot within {self._settings.boot_seconds:g} s"))
+            trouble = self._parts.orchestrator.trouble() if self._parts is not None else ""
+            why = f"; {trouble}" if trouble else ""
+            self._fail(BootDeadlineError(f"cannot finish the boot within {self._settings.boot_seconds:g} s{why}"))
         except SupervisorError as error:
             self._fail(error)
         except Exception:

@@ -252,7 +252,8 @@ async def attach_container(engine: NetworkEngine, container: str, network: Overl
 
     Its default route stays where it was. Raises ConfigurationError where that cannot be.
     """
-    match plan_attachment(await engine.containers.inspect(container), network, alias):
+    inspected = await engine.containers.inspect(container)
+    match plan_attachment(inspected, network, alias):
         case Attached():
             return False
         case CannotAttach(why=why):
@@ -260,13 +261,24 @@ async def attach_container(engine: NetworkEngine, container: str, network: Overl
         case Attach(reconnect=reconnect):
             if reconnect:
                 await engine.networks.disconnect(network.id, container)
-            await _connect(engine, container, network, alias)
+            await _connect(engine, container, network, alias, kept_endpoint(inspected, network))
     return True
 
 
-async def _connect(engine: NetworkEngine, container: str, network: OverlayNetwork, alias: str) -> None:
+def kept_endpoint(container: Mapping[str, Any], network: OverlayNetwork) -> dict[str, Any]:
+    """What others gave the container on this network, such as a Compose file: its names, and an address of its own."""
+    here = _endpoint(container, network) or {}
+    kept: dict[str, Any] = {"Aliases": list(here.get("Aliases") or ())}
+    if here.get("IPAMConfig"):
+        kept["IPAMConfig"] = here["IPAMConfig"]
+    return kept
+
+
+async def _connect(
+    engine: NetworkEngine, container: str, network: OverlayNetwork, alias: str, kept: Mapping[str, Any]
+) -> None:
     try:
-        await engine.networks.connect(network.id, container, {"Aliases": [alias]})
+        await engine.networks.connect(network.id, container, {**kept, "Aliases": [*kept["Aliases"], alias]})
     except EngineRefused:
         # Already on it is 409, 403 or 500, by the engine's age: what it shows now decides.
         now = plan_attachment(await engine.containers.inspect(container), network, alias)

@@ -19,7 +19,7 @@ from anyio.abc import TaskStatus
 
 from supervisor.core.errors import SupervisorError
 from supervisor.engine.client import Engine
-from supervisor.engine.errors import EngineRefused, Unavailable
+from supervisor.engine.errors import Unavailable
 from supervisor.engine.events import EngineEvent, Lost, StreamItem
 from supervisor.probe.verdict import Verdict
 from supervisor.process.child import Exit
@@ -160,11 +160,11 @@ class EngineBackend:
                     async for piece in pieces:
                         framers.get(piece.stream, framers["stdout"]).feed(piece.data)
                 break
-            except EngineRefused:
-                break  # it is gone, and its output with it
             except Unavailable:
                 tail = 0
                 await anyio.sleep(self._look_seconds)
+            except SupervisorError:
+                break  # it is gone, and its output with it
         for framer in framers.values():
             framer.close()
 

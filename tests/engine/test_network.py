@@ -25,6 +25,7 @@ from supervisor.engine.network import (
     ensure_gateway,
     ensure_network,
     judge_network,
+    kept_endpoint,
     plan_attachment,
     services_on,
 )
@@ -200,6 +201,13 @@ async def test_names_that_only_contain_the_name_are_others() -> None:
     engine = Script([found(Name="net-2", Id="n2")], [found(Name="net-2", Id="n2"), found()])
     assert (await ensure_network(engine, NetworkSpec("net"))).id == "n1"
     assert engine.created == 1
+
+
+def test_a_reconnect_keeps_what_others_gave_the_container() -> None:
+    address = {"IPv4Address": "10.0.1.9"}
+    there = container(net={"NetworkID": "n1", "Aliases": ["web", "c1"], "IPAMConfig": address})
+    assert kept_endpoint(there, NETWORK) == {"Aliases": ["web", "c1"], "IPAMConfig": address}
+    assert kept_endpoint(container(), NETWORK) == {"Aliases": []}
 
 
 # --- really -------------------------------------------------------------------------------------------------------

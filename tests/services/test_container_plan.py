@@ -114,3 +114,7 @@ def test_host_folders_are_never_bound() -> None:
     assert [mount["Type"] for mount in body["HostConfig"]["Mounts"]] == ["volume"]
     assert body["HostConfig"]["PortBindings"]["8082/tcp"] == [{"HostPort": "18082", "HostIp": "127.0.0.1"}]
     assert body_hash(body) == body_hash(container_body(WISH))
+
+
+def test_a_stopped_container_tells_the_networks_that_others_added() -> None:
+    assert plan(WISH, found(state="exited", theirs="net2")) == Start("c1", ("theirs",))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.engine.labels import SPEC_HASH
-from supervisor.services.swarm.reconcile import Create, Foreign, Keep, Update, plan_service
+from supervisor.services.swarm.reconcile import Create, Foreign, Keep, Update, differences, plan_service
 from supervisor.services.swarm.spec import (
     APPLIED,
     DataService,
@@ -222,3 +222,9 @@ def test_first_health_check_comes_soon_whatever_the_engine_knows(api: tuple[int,
     check = service_body(WISH, api=api)["TaskTemplate"]["ContainerSpec"]["Healthcheck"]
     assert check["Interval"] == interval * 1_000_000_000
     assert ("StartInterval" in check) is (api >= (1, 44))
+
+
+def test_commands_are_masked_as_those_of_others_may_hold_a_password() -> None:
+    before = {"TaskTemplate": {"ContainerSpec": {"Args": ["redis-server", "--requirepass", "hidden"]}}}
+    after = {"TaskTemplate": {"ContainerSpec": {"Args": ["redis-server", "/run/secrets/redis.conf"]}}}
+    assert differences(before, after) == ["TaskTemplate.ContainerSpec.Args: *** -> ***"]

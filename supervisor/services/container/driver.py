@@ -66,8 +66,8 @@ class ContainerDriver:
         match plan:
             case Keep(id=container):
                 await self._fill(container)
-            case Start(id=container):
-                await self._start_or_recreate(container, wanted)
+            case Start(id=container, networks=networks):
+                await self._start_or_recreate(container, wanted, networks)
             case Create():
                 await self._create(wanted, ())
             case Recreate(id=container, networks=networks):
@@ -92,7 +92,7 @@ class ContainerDriver:
             await self._engine.networks.connect(network, container)
         await self._start(container, wanted.wish)
 
-    async def _start_or_recreate(self, container: str, wanted: Wanted) -> None:
+    async def _start_or_recreate(self, container: str, wanted: Wanted, networks: tuple[str, ...]) -> None:
         """After a crash of the engine a start may fail on what the engine remembers of its network."""
         try:
             await self._start(container, wanted.wish)
@@ -101,7 +101,7 @@ class ContainerDriver:
                 raise
             await self._let_go(wanted.wish.network)
             await self._engine.containers.remove(container, force=True)
-            await self._create(wanted, ())
+            await self._create(wanted, networks)
 
     async def _let_go(self, network: str) -> None:
         with contextlib.suppress(EngineRefused):  # there may be nothing to let go

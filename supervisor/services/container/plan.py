@@ -54,9 +54,10 @@ class Create:
 
 @dataclass(frozen=True)
 class Start:
-    """It is the right one and does not run: start it."""
+    """It is the right one and does not run: start it. Where that needs it anew, it is on `networks` again."""
 
     id: str
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,10 @@ def plan_container(wanted: ContainerWish, found: Mapping[str, Any] | None, *, ne
     same = labels.get(SPEC_HASH) == container_body(wanted)["Labels"][SPEC_HASH]
     state = str(found["State"].get("Status", ""))
     stale = wanted.network not in attached or _stale(attached[wanted.network], network_id)
+    others = tuple(sorted(name for name in attached if name != wanted.network))
     if not same or stale or state in _GONE_STATES:
-        return Recreate(str(found["Id"]), tuple(sorted(name for name in attached if name != wanted.network)))
-    return Keep(str(found["Id"])) if state == "running" else Start(str(found["Id"]))
+        return Recreate(str(found["Id"]), others)
+    return Keep(str(found["Id"])) if state == "running" else Start(str(found["Id"]), others)
 
 
 def _stale(endpoint: Mapping[str, Any], network_id: str) -> bool:

@@ -17,6 +17,8 @@ from supervisor.services.swarm.spec import APPLIED, ServiceBody
 
 _RESTARTING = ("TaskTemplate", "EndpointSpec")
 _MASK = "***"
+# Of a service that is taken over they may hold a password.
+_COMMANDS = (".Args", ".Command", ".Healthcheck.Test")
 # They change with what they tell of.
 _SILENT = (f"Labels.{SPEC_HASH}", f"Labels.{APPLIED}")
 
@@ -256,4 +258,6 @@ def _show(path: str, value: Any) -> str:
         return "nothing"
     if path.endswith(".Env"):
         return f"{str(value).partition('=')[0]}={_MASK}"
+    if path.endswith(_COMMANDS):
+        return _MASK
     return repr(value)
