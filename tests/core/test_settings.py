@@ -482,12 +482,3 @@ def test_a_usage_error_of_run_ends_with_64(arguments: list[str], said: str) -> N
     ended = run(*arguments)
     assert ended.returncode == ExitCode.USAGE
     assert said in ended.stderr
-
-
-def test_the_mode_auto_ends_with_78_and_names_the_ways_out(tmp_path: Path) -> None:
-    ended = run(
-        environ={"SUPERVISOR_STATE_DIR": str(tmp_path / "state"), "SUPERVISOR_RUNTIME_DIR": str(tmp_path / "r")}
-    )
-    assert ended.returncode == ExitCode.CONFIGURATION
-    assert "--mode embedded" in ended.stdout
-    assert "--no-services" in ended.stdout

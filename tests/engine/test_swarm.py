@@ -35,7 +35,7 @@ from supervisor.engine.swarm_plan import (
     opened_by_init,
     plan_swarm,
 )
-from tests.engine.daemons import BUSYBOX, UPLINK, Daemon, private_daemon, save_image
+from tests.engine.daemons import BUSYBOX, UPLINK, Daemon, eventually, private_daemon, save_image
 
 pytestmark = pytest.mark.anyio
 OWN = Situation("this container's own engine", restartable=True)
@@ -354,8 +354,7 @@ async def test_swarm_on_loopback_binds_nothing_else_and_takes_a_free_pool(daemon
         network = await ensure_network(engine, NetworkSpec("late-net"))
         ranges = network_ranges([await engine.networks.inspect(network.id)])
     assert all(each.subnet_of(IPv4Network("10.253.0.0/16")) for each in ranges)
-    assert daemon.listeners(2377) == {"127.0.0.1"}
-    assert daemon.listeners(7946) == {"127.0.0.1"}
+    eventually(lambda: all(daemon.listeners(port) == {"127.0.0.1"} for port in (2377, 7946)), "loopback alone")
 
 
 @pytest.mark.engine
@@ -472,7 +471,8 @@ async def test_swarm_bound_to_a_lost_address_is_repaired_and_its_service_survive
         after = await room.ensure()
         assert after == Membership(before.node_id, "127.0.0.1", repaired=True)
         assert hands.plans == [RestartPlan("172.30.30.2/32")]
-        assert (daemon.listeners(2377), daemon.listeners(7946)) == ({"127.0.0.1"}, {"127.0.0.1"})
+        # The gossip's listener comes after the state says active.
+        eventually(lambda: all(daemon.listeners(port) == {"127.0.0.1"} for port in (2377, 7946)), "loopback alone")
         daemon.stop()
         daemon.inside("ip", "address", "del", "172.30.30.2/32", "dev", "lo")
         daemon.start()

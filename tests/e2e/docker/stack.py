@@ -25,6 +25,15 @@ DATA_SERVICES = ("postgres", "redis")
 SERVICES = (*DATA_SERVICES, "traefik")
 _LOOK_SECONDS = 0.1
 _SOCKET = "/var/run/docker.sock"
+# Prints `host:port XX`, XX being the first byte of an answer: to Postgres' request for TLS, or to a line.
+_ASK = r"""say() { timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1" && printf "$2" >&3 && head -c1 <&3' "$@"; }
+ask() {
+  for words in '\0\0\0\10\4\322\26/' 'PING\r\n'; do
+    say "$1" "$2" "$words" | od -An -tx1 | sed "s|^|$1:$2|" &
+  done
+  wait
+}"""
+_HTTP = f"{ord('H'):02x}"
 
 
 class Kind(StrEnum):
@@ -341,14 +350,18 @@ class Stack:
         return min(found)[1]
 
     def opens(self, *targets: str, network: str = "bridge", inner: bool = False) -> list[bool]:
-        """Which of them (`host:port`) take a connection from another container, on the engine or on the `inner` one."""
-        connect = [f"timeout 2 bash -c '</dev/tcp/{each.replace(':', '/')}' && echo {each} &" for each in targets]
-        script = f"exec 2>&-; {' '.join(connect)} wait"
+        """Which of them (`host:port`) answer another container, on the engine or on the `inner` one.
+
+        That something takes a connection proves nothing: a proxy on the way out of the machine may take any, and then
+        speaks as a web server does.
+        """
+        asked = " & ".join(f"ask {each.replace(':', ' ')}" for each in targets)
         words = ("run", "--rm", "--network", network, "--label", self.share.label, "--entrypoint", "bash")
         image = self.share.engine.image("postgres" if inner else "base")
         run = self.docker if inner else self.share.engine.output
-        opened = run(*words, image, "-c", script).split()
-        return [each in opened for each in targets]
+        said = run(*words, image, "-c", f"{_ASK}\nexec 2>&-; {asked} & wait")
+        answers = dict(line.split() for line in said.splitlines() if len(line.split()) == 2)
+        return [each in answers and (answers[each] != _HTTP or each.endswith(f":{APP_PORT}")) for each in targets]
 
     def in_volume(self, volume: str, script: str) -> str:
         """A shell script in another container that has the volume at /volume."""
