@@ -40,6 +40,9 @@ class Backend(Protocol):
     async def stop(self, grace_seconds: float) -> None:
         """Stop it in order, by force after the grace; nothing is left when this returns. No-op when it does not run."""
 
+    async def abandon(self, grace_seconds: float) -> None:
+        """A start failed, or what it started does: stop that. What a start only found there goes on."""
+
     async def retire(self, grace_seconds: float) -> None:
         """We end: stop it as `stop` does, unless somebody else keeps it running for us."""
 
@@ -98,6 +101,10 @@ class ChildBackend:
         """Stop signal, grace, KILL, for the child and what it left."""
         if self._child is not None and (self._child.alive or self._child.survivors):
             await self._child.stop(grace_seconds=grace_seconds)
+
+    async def abandon(self, grace_seconds: float) -> None:
+        """Stop it: a child is there only where it was started."""
+        await self.stop(grace_seconds)
 
     async def retire(self, grace_seconds: float) -> None:
         """Stop it: a child ends with us."""

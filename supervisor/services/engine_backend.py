@@ -210,17 +210,18 @@ class EngineBackend:
             await changed.wait()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Stop it and keep it stopped; returns once its container has ended. An engine that is gone took it along.
-
-        What a failed start found there was not touched by it, and may be somebody else's: it goes on.
-        """
-        if not self._made:
-            return
+        """Stop it and keep it stopped; returns once its container has ended. An engine that is gone took it along."""
         with anyio.move_on_after(grace_seconds + _STOP_SPARE_SECONDS), contextlib.suppress(SupervisorError):
             await self._driver.halt(grace_seconds)
             while (await self._look()).running:
                 with anyio.move_on_after(self._look_seconds):
                     await self._changed.wait()
+
+    async def abandon(self, grace_seconds: float) -> None:
+        """Stop it where the last start got as far as the engine; else what is there was not touched, and may be
+        somebody else's."""
+        if self._made:
+            await self.stop(grace_seconds)
 
     async def retire(self, grace_seconds: float) -> None:
         """Let it run on: the engine keeps it, and a stop of the engine stops it in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -23,9 +24,9 @@ MOVES: dict[ServiceState, frozenset[ServiceState]] = {
     S.WAITING: frozenset({S.STARTING, S.FAILED, S.STOPPED}),
     S.STARTING: frozenset({S.RUNNING, S.BACKOFF, S.FAILED, S.STOPPING, S.STOPPED}),
     S.RUNNING: frozenset({S.STARTING, S.BACKOFF, S.FAILED, S.STOPPING, S.STOPPED}),
-    S.BACKOFF: frozenset({S.STARTING, S.FAILED, S.STOPPED}),
+    S.BACKOFF: frozenset({S.STARTING, S.FAILED, S.STOPPING, S.STOPPED}),
     S.STOPPING: frozenset({S.STOPPED, S.STARTING}),
-    S.FAILED: frozenset({S.STARTING, S.STOPPED}),
+    S.FAILED: frozenset({S.STARTING, S.STOPPING, S.STOPPED}),
 }
 
 
@@ -78,7 +79,6 @@ class ServiceRunner:
         self._stop_seconds = spec.stop_seconds
         self._retiring = False
         self._stopping: anyio.CancelScope | None = None
-        self._started = False
         self._at_rest = anyio.Event()
         self._at_rest.set()
         self.ever_ready = False
@@ -176,7 +176,7 @@ class ServiceRunner:
                     await self._keep_running()
                 self._scope = None
                 if not self._wanted:
-                    await self._stop_backend()  # between two runs an engine may be about to start it again
+                    await self._stop_backend()
                     self._to(S.STOPPED)
                     self._set_health(Health.NONE)
                     self.settled.set()
@@ -199,7 +199,7 @@ class ServiceRunner:
                     await anyio.sleep(delay)
                 case GiveUp(reason=reason):
                     self._give_up(ended, reason)
-                    await self._stop_backend()
+                    await self._shielded(self.backend.abandon)
                     await anyio.sleep(self.RETRY_SECONDS)
                 case Done():
                     self._wanted = False
@@ -213,39 +213,44 @@ class ServiceRunner:
         return End(at=anyio.current_time(), clean=clean, was_healthy=healthy)
 
     async def _one_run(self) -> _Ended:
-        """Start it, prove it, watch it to its end. Stops it in order when cancelled or not proved."""
+        """Start it, prove it, watch it to its end."""
         self._to(S.STARTING)
         self._set_health(Health.STARTING)
-        ended: _Ended | None = None
-        self._started = True
         try:
-            await self.backend.start()
-            self._to_starting_with_pid()
-            proof, ended = await self._prove_or_end()
-            if ended is None:
-                assert proof is not None
-                ended = await self._watch(anyio.current_time())
-            return ended
+            ended = await self._start_and_watch()
         except SupervisorError as error:
             final = error.exit_code in (ExitCode.CONFIGURATION, ExitCode.PRIVILEGE)
-            return _Ended(str(error), fatal=error if final else None)
-        finally:
-            # What runs after an end by itself is the engine's replacement for it: the next start takes that.
-            if (ended is None or ended.exit is None) and self.backend.incarnation is not None:
-                await self._stop_backend()
+            ended = _Ended(str(error), fatal=error if final else None)
+        except anyio.get_cancelled_exc_class():
+            if self._wanted:  # not by hand: all of us is being ended
+                await self._shielded(self.backend.retire)
+            raise
+        # What runs after an end by itself is the engine's replacement for it: the next start takes that.
+        if ended.exit is None:
+            await self._shielded(self.backend.abandon)
+        return ended
+
+    async def _start_and_watch(self) -> _Ended:
+        await self.backend.start()
+        self._to_starting_with_pid()
+        proof, ended = await self._prove_or_end()
+        if ended is not None:
+            return ended
+        assert proof is not None
+        return await self._watch(anyio.current_time())
 
     def _to_starting_with_pid(self) -> None:
         self._publish(ServiceChanged(service=self.spec.name, state=S.STARTING, reason="spawned", pid=self.backend.pid))
 
     async def _stop_backend(self) -> None:
-        """Once a start at most; an engine keeps trying what it was told to run until it is told otherwise."""
-        if not self._started:
-            return
-        self._started = False
+        """By hand, or at our own end; also between two runs, as an engine may be about to start it again."""
+        if self.backend.incarnation is not None:
+            self._to(S.STOPPING)
+        await self._shielded(self.backend.retire if self._retiring else self.backend.stop)
+
+    async def _shielded(self, end: Callable[[float], Awaitable[None]]) -> None:
+        """Let an end finish; only `retire` cuts it short."""
         with anyio.CancelScope(shield=True) as self._stopping:
-            if not self._wanted and self.backend.incarnation is not None:
-                self._to(S.STOPPING)
-            end = self.backend.retire if self._retiring else self.backend.stop
             await end(self._stop_seconds)
         self._stopping = None
 

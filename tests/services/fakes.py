@@ -62,12 +62,16 @@ class FakeBackend:
         return self._end
 
     async def stop(self, grace_seconds: float) -> None:
-        if not self._running:
+        if self.incarnation is None:
             return
         self.stops.append(grace_seconds)
+        self.replaced = False
         if self.ignores_stop:
             await anyio.sleep(grace_seconds)
         self.die(signal=9 if self.ignores_stop else 15)
+
+    async def abandon(self, grace_seconds: float) -> None:
+        await self.stop(grace_seconds)
 
     async def retire(self, grace_seconds: float) -> None:
         self.retired.append(grace_seconds)

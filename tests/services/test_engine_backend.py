@@ -79,15 +79,17 @@ async def test_a_start_that_fails_before_it_changed_anything_stops_nothing() -> 
         with pytest.raises(ConfigurationError):
             await backend.start()
         assert backend.incarnation is not None
-        await backend.stop(1)
+        await backend.abandon(1)
         assert driver.halted == 0
+        await backend.stop(1)
+        assert driver.halted == 1, "by hand it is stopped whatever became of the start"
 
 
 async def test_what_was_started_is_stopped() -> None:
     driver = Driver(OLD)
     async with running(driver) as backend:
         await backend.start()
-        await backend.stop(1)
+        await backend.abandon(1)
         assert driver.halted == 1
         assert backend.incarnation is None
 

@@ -435,6 +435,35 @@ async def test_what_ended_by_itself_is_not_stopped_as_the_engine_may_have_replac
         assert backend.stops == []
 
 
+async def test_a_stop_by_hand_between_two_runs_reaches_what_the_engine_started_meanwhile() -> None:
+    stack = Stack()
+    backend = stack.add("postgres")
+    async with stack.running():
+        await stack.wait_ready()
+        backend.start_error = UnreachableError("cannot get the image")
+        for _ in range(2):
+            backend.die(code=1)
+            await anyio.sleep(0.1)
+        backend.replaced = True
+        assert stack.runner("postgres").state is ServiceState.BACKOFF
+        await stack.runner("postgres").stop()
+        assert backend.stops == [10.0]
+        assert stack.states("postgres")[-2:] == [ServiceState.STOPPING, ServiceState.STOPPED]
+
+
+async def test_a_stop_by_hand_after_giving_up_reaches_what_still_runs() -> None:
+    stack = Stack()
+    backend = stack.add("postgres")
+    backend.start_error = ConfigurationError("cannot start Postgres 18 on data of Postgres 17")
+    async with stack.running():
+        with pytest.raises(ConfigurationError):
+            await stack.wait_ready()
+        await anyio.sleep(1)
+        backend.replaced = True
+        await stack.runner("postgres").stop()
+        assert backend.stops == [10.0]
+
+
 async def test_our_end_waits_for_no_stop_of_what_outlives_us() -> None:
     stack = Stack()
     slow = stack.add("postgres", outlives=True, stop_seconds=60)

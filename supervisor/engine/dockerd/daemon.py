@@ -162,6 +162,10 @@ class Dockerd:
             with anyio.CancelScope(shield=True):
                 await end_by_force(child)
 
+    async def abandon(self, grace_seconds: float) -> None:
+        """Stop it."""
+        await self.stop(grace_seconds)
+
     async def retire(self, grace_seconds: float) -> None:
         """Stop it, and let go of the data root: it ends with us."""
         await self.stop(grace_seconds)
