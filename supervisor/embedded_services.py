@@ -6,11 +6,11 @@ The servers' own modules are imported when they are used: beside one app alone n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from supervisor.built_in import BuiltIn, Web
 from supervisor.core.events import FileKept, Notice, Publish
 from supervisor.core.settings import Settings
+from supervisor.process.child import RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.backend import ChildBackend
@@ -18,9 +18,6 @@ from supervisor.services.ports import RememberedPorts
 from supervisor.services.spec import Prepare, ServiceSpec
 from supervisor.state import State
 from supervisor.store.files import Generated, Written
-
-if TYPE_CHECKING:
-    from supervisor.engine.dockerd.iptables import RunProgram
 
 
 def remembered_ports(state: State, publish: Publish, *, outlived: bool = False) -> RememberedPorts:

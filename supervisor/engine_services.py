@@ -13,9 +13,9 @@ from supervisor.core.mode import Where
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.embedded_services import remembered_ports, tell_kept
-from supervisor.engine.dockerd.iptables import RunProgram
 from supervisor.engine_stack import EngineStack
 from supervisor.placement import Placement
+from supervisor.process.child import RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.container import plan as container_plan

@@ -25,7 +25,7 @@ from supervisor.engine.client import Engine
 from supervisor.engine.connect import endpoint_of
 from supervisor.engine.dockerd.config import USUAL_MTU
 from supervisor.engine.dockerd.daemon import RECOVERY_SECONDS, START_SECONDS, Dockerd
-from supervisor.engine.dockerd.iptables import IptablesBackend, RunProgram
+from supervisor.engine.dockerd.iptables import IptablesBackend
 from supervisor.engine.dockerd.network_facts import read_facts
 from supervisor.engine.dockerd.places import Places
 from supervisor.engine.dockerd.preparation import NAME as DOCKERD
@@ -44,7 +44,7 @@ from supervisor.engine.swarm import Membership, RestartPlan, SwarmRoom
 from supervisor.engine.swarm_plan import Situation, SwarmInit, SwarmSettings
 from supervisor.placement import Placement
 from supervisor.process import procfs
-from supervisor.process.child import Command
+from supervisor.process.child import Command, RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.adoption import Adoption, keep_redis_data, plan_adoption, rescue_acme, survey

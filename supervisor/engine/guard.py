@@ -17,9 +17,8 @@ from enum import Enum, auto
 from pathlib import Path
 
 from supervisor.core.errors import EngineError
-from supervisor.engine.dockerd.iptables import RunProgram
 from supervisor.engine.network import GATEWAY
-from supervisor.process.child import Command
+from supervisor.process.child import Command, RunProgram
 
 IPV6_ADDRESSES = Path("/proc/net/if_inet6")
 MODULES = ("iptable_raw", "ip6table_raw", "iptable_mangle", "nf_tables", "xt_multiport", "xt_addrtype", "xt_conntrack")

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -52,6 +52,14 @@ class Command:
     pass_fds: tuple[int, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
     kill_mode: KillMode = KillMode.GROUP
+
+
+RunProgram = Callable[[Command], Awaitable[tuple[int, str]]]
+"""Runs a command to its end, within a limit; gives its status (as a shell has it, 127 where it cannot start) and the
+last lines of its output.
+
+Never raises for what the command does; cancelling it ends the command with all it started.
+"""
 
 
 @dataclass(frozen=True)

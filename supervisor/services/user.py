@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,18 +13,15 @@ from supervisor.probe.exec import probe_exec
 from supervisor.probe.http import Target, probe_http
 from supervisor.probe.tcp import probe_tcp
 from supervisor.probe.verdict import Probe, Verdict, good
-from supervisor.process.child import Command
+from supervisor.process.child import Command, RunProgram
 from supervisor.process.restart import RestartMode, RestartPolicy
 from supervisor.services.spec import Prepare, ServiceSpec
-
-Run = Callable[[Command], Awaitable[tuple[int, str]]]
-"""Runs a command to its end; gives its status and the last lines of its output; cancelling ends the command."""
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def user_spec(
-    name: str, service: UserService, *, app_dir: Path, environ: Mapping[str, str], run: Run
+    name: str, service: UserService, *, app_dir: Path, environ: Mapping[str, str], run: RunProgram
 ) -> tuple[ServiceSpec, Prepare]:
     """What the orchestrator needs for it. `environ` is what it inherits. Raises ConfigurationError for a bad check.
 
@@ -58,7 +55,7 @@ def user_spec(
     return spec, prepare
 
 
-def _check_of(name: str, service: UserService, command: Command, run: Run) -> tuple[Probe, int | None]:
+def _check_of(name: str, service: UserService, command: Command, run: RunProgram) -> tuple[Probe, int | None]:
     """The probe, and the port it proves, where that is on this machine: only then the listener can be looked up."""
     if service.health_http is not None:
         target = _parsed(name, service.health_http)

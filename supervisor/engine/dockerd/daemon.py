@@ -11,11 +11,10 @@ import anyio
 from supervisor.core.errors import EngineError, SupervisorError
 from supervisor.engine.dockerd import hints, ping
 from supervisor.engine.dockerd.ending import end_by_force, wait_for_containerd
-from supervisor.engine.dockerd.iptables import RunProgram
 from supervisor.engine.dockerd.preparation import DockerdOptions, Preparation
 from supervisor.engine.dockerd.record import record_of, write_record
 from supervisor.probe.verdict import Verdict, waiting
-from supervisor.process.child import Child, Command, Exit, explain_spawn_error
+from supervisor.process.child import Child, Command, Exit, RunProgram, explain_spawn_error
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 

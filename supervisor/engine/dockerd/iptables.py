@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from supervisor.core.errors import EngineError
-from supervisor.process.child import Command
-
-RunProgram = Callable[[Command], Awaitable[tuple[int, str]]]
-"""Runs a command to its end, within a limit; gives its status (127 where it cannot start) and its last line."""
+from supervisor.process.child import Command, RunProgram
 
 LEGACY_TABLES = Path("/proc/net/ip_tables_names")
 MODULES = ("ip_tables", "iptable_nat", "nf_tables", "br_netfilter", "overlay")

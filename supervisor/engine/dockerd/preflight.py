@@ -10,10 +10,11 @@ import anyio.to_thread
 
 from supervisor.core.errors import EngineError
 from supervisor.engine.dockerd import cgroups, iptables, mounts, network_facts, storage
-from supervisor.engine.dockerd.iptables import Choice, IptablesBackend, IptablesChoice, RunProgram
+from supervisor.engine.dockerd.iptables import Choice, IptablesBackend, IptablesChoice
 from supervisor.engine.dockerd.network_facts import NetworkFacts
 from supervisor.engine.dockerd.places import Places
 from supervisor.engine.dockerd.storage import StorageChoice
+from supervisor.process.child import RunProgram
 
 SECURITYFS = Path("/sys/kernel/security")
 # Read by dockerd itself, and each of them would change what the configuration says.

@@ -12,12 +12,12 @@ import anyio.to_thread
 
 from supervisor.core.errors import EngineError
 from supervisor.engine.dockerd import config, mounts, stale
-from supervisor.engine.dockerd.iptables import IptablesBackend, RunProgram
+from supervisor.engine.dockerd.iptables import IptablesBackend
 from supervisor.engine.dockerd.lock import RootLock
 from supervisor.engine.dockerd.places import Places
 from supervisor.engine.dockerd.preflight import Ground, Preflight, daemon_environ
 from supervisor.engine.dockerd.record import LastStop
-from supervisor.process.child import Command, KillMode
+from supervisor.process.child import Command, KillMode, RunProgram
 
 NAME = "dockerd"
 SHUTDOWN_SECONDS = 60

@@ -5,22 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor.process.child import Command, Identity
+from supervisor.process.child import Identity
 
 POSTGRES_UID = 26026
 """Reserved: the uid and gid of Postgres where we are root and there is no user `postgres`."""
 REDIS_UID = 26027
 """Reserved: the same for Redis and the user `redis`."""
 _NOBODY = Identity(65534, 65534)
-
-Run = Callable[[Command], Awaitable[tuple[int, str]]]
-"""Runs a command to its end; gives its status (as a shell has it) and the last lines of its output.
-
-Never raises for what the command does; cancelling it ends the command with all it started.
-"""
 
 
 def identity_for(account: str, reserved_uid: int, *, our_uid: int) -> Identity | None:

@@ -13,9 +13,9 @@ import anyio.to_thread
 
 from supervisor.core.errors import ConfigurationError, PrivilegeError
 from supervisor.core.secret import Secret
-from supervisor.process.child import Command, Identity
+from supervisor.process.child import Command, Identity, RunProgram
 from supervisor.services.binaries import PostgresBinaries
-from supervisor.services.embedded.access import Run, give_tree, has_account, named_identity, owner_of
+from supervisor.services.embedded.access import give_tree, has_account, named_identity, owner_of
 from supervisor.store.files import make_folder, sync_folder
 
 SUPERUSER = "postgres"
@@ -39,7 +39,7 @@ class Cluster:
     env: Mapping[str, str]
 
 
-async def make_cluster(cluster: Cluster, binaries: PostgresBinaries, run: Run) -> None:
+async def make_cluster(cluster: Cluster, binaries: PostgresBinaries, run: RunProgram) -> None:
     """initdb, role, database, and one sync of it all in a folder beside it, which then gets its name.
 
     A half-made folder of an earlier try is removed. Cancelling leaves such a one. Passwords travel by an anonymous
@@ -87,7 +87,7 @@ class _Tools:
     """Postgres' own programs, run on the folder in the making."""
 
     binaries: PostgresBinaries
-    run: Run
+    run: RunProgram
     maker: Identity | None
     env: Mapping[str, str]
     folder: Path

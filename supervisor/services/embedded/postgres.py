@@ -16,12 +16,11 @@ from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.probe.postgres import probe_postgres
 from supervisor.probe.verdict import Verdict
-from supervisor.process.child import Command, KillMode
+from supervisor.process.child import Command, KillMode, RunProgram
 from supervisor.process.procfs import read_stat
 from supervisor.services.binaries import find_postgres, system_places
 from supervisor.services.embedded.access import (
     POSTGRES_UID,
-    Run,
     blocked_path,
     give_tree,
     has_other_owner,
@@ -55,7 +54,7 @@ class EmbeddedPostgres:
         state_dir: Path,
         secrets: SecretFolder,
         ports: PortBook,
-        run: Run,
+        run: RunProgram,
         environ: Mapping[str, str],
     ) -> None:
         self._settings = settings
