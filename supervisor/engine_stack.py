@@ -138,9 +138,8 @@ class EngineStack:
 
     @property
     def owner(self) -> Owner:
-        """Whose our things on the engine are; where an older install was taken back, that one's."""
-        install = self.state.install
-        return Owner(install.facts.get("owner", install.uuid), self.settings.stack)
+        """Whose our things on the engine are."""
+        return Owner(self.state.install.owner, self.settings.stack)
 
     def _make_dockerd(self, environ: Mapping[str, str], reaper: Reaper, ring: Ring) -> Dockerd:
         settings, endpoint = self.settings, self.decision.endpoint
@@ -303,7 +302,7 @@ class EngineStack:
                 write_atomic(self.rescued_certificates, certificates.decode())
         install = self.state.install
         if adoption.install:
-            install.facts["owner"] = adoption.install
+            install.owner = adoption.install
         install.facts |= {f"volume.{role}": f"{each.name} {each.target}" for role, each in adoption.volumes.items()}
         install.facts |= {f"wanted.{role}": image for role, image in adoption.images.items()}
         if adoption.set_passwords or self.settings.adopt:

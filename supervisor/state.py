@@ -11,7 +11,7 @@ from supervisor.core.settings import Settings
 from supervisor.process.leftovers import SpawnRecord
 from supervisor.process.reaper import SpawnLog
 from supervisor.store.files import StateLock, drop_half_written, make_folder
-from supervisor.store.records import Install, InstallFile, SpawnFolder
+from supervisor.store.records import INSTALL_FILE, Install, InstallFile, SpawnFolder
 from supervisor.store.secrets import SecretFolder
 
 _MAX_SOCKET_PATH = 107
@@ -87,7 +87,7 @@ class State:
         self._lock = StateLock(paths.state / "lock")
         try:
             self._lock.take()
-            self._install_file = InstallFile(paths.state / "install.json")
+            self._install_file = InstallFile(paths.state / INSTALL_FILE)
         except OSError as error:
             raise SupervisorError(f"cannot use state folder {str(paths.state)!r}: {error.strerror}") from error
         for folder in (paths.state, paths.state / "secrets", paths.state / "spawned"):

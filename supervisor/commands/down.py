@@ -24,6 +24,7 @@ from supervisor.engine.reader import FactReader
 from supervisor.services.lease import LIVE_SECONDS
 from supervisor.services.removal import Removal, RemovalPlan, Thing, live_lease, plan_removal, things_of
 from supervisor.state import Paths
+from supervisor.store.records import read_install
 
 _USAGE = """usage: supervisor down [--volumes --confirm]
 
@@ -70,10 +71,11 @@ def main(argv: Sequence[str]) -> int:
 
 async def _down(environ: Mapping[str, str], wish: _Wish) -> int:
     settings = load({}, environ=environ).settings
-    where = sources(environ)
-    stack = _Stack(settings.stack, where.instance, Paths.of(settings, dict(environ)))
+    paths = Paths.of(settings, dict(environ))
+    install = read_install(paths.state)
+    stack = _Stack(settings.stack, install.owner if install is not None else "", paths)
     refuse_beside_a_supervisor(stack.paths)
-    decision = usable(_decided(await FactReader(where).read()), stack.paths)
+    decision = usable(_decided(await FactReader(sources(environ)).read()), stack.paths)
     assert decision.endpoint is not None
     engine = Engine(endpoint_of(decision.endpoint))
     try:

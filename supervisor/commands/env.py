@@ -20,6 +20,7 @@ from supervisor.engine.facts import Facts
 from supervisor.engine.mode import decide
 from supervisor.engine.reader import FactReader, Sources
 from supervisor.state import Paths
+from supervisor.store.records import read_install
 
 _USAGE = """usage: supervisor env detect [--json]
 
@@ -49,16 +50,8 @@ def sources(environ: Mapping[str, str]) -> Sources:
     """Where a run with this environment would look; raises ConfigurationError."""
     settings = load({}, environ=environ).settings
     paths = Paths.of(settings, dict(environ))
-    return replace(Sources.of(settings, environ, paths.runtime), instance=_instance(paths))
-
-
-def _instance(paths: Paths) -> str:
-    """The uuid of this install, "" where there is none yet; nothing is made here."""
-    try:
-        value = json.loads((paths.state / "install.json").read_text(encoding="utf-8"))["uuid"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    return value if isinstance(value, str) else ""
+    install = read_install(paths.state)
+    return replace(Sources.of(settings, environ, paths.runtime), instance=install.uuid if install is not None else "")
 
 
 def _report(facts: Facts, *, as_json: bool) -> int:

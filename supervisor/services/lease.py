@@ -86,6 +86,11 @@ class Held:
     way_out: str
 
 
+def lease_name(stack: str) -> str:
+    """The config that stands for a stack's lease."""
+    return f"{stack}-supervisor-lease"
+
+
 def read_claim(labels: Mapping[str, str] | None) -> Claim | None:
     """Who has it; None where it is free. A signature that cannot be read is as old as can be."""
     found = labels or {}
@@ -169,7 +174,7 @@ class Lease:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sign_seconds: float = SIGN_SECONDS,
     ) -> None:
-        self.name = f"{owner.stack}-supervisor-lease"
+        self.name = lease_name(owner.stack)
         self._engine = engine
         self._owner = owner
         self._holder = holder

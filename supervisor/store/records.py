@@ -11,6 +11,10 @@ from pathlib import Path
 from supervisor.core.errors import ConfigurationError
 from supervisor.store.files import write_atomic
 
+INSTALL_FILE = "install.json"
+_OWNER = "owner"
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+
 
 @dataclass
 class Install:
@@ -19,6 +23,35 @@ class Install:
     uuid: str
     ports: dict[str, int] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def owner(self) -> str:
+        """Whose our things on an engine are: where an older install of this stack was taken back, that one's uuid."""
+        return self.facts.get(_OWNER, self.uuid)
+
+    @owner.setter
+    def owner(self, uuid: str) -> None:
+        self.facts[_OWNER] = uuid
+
+    @classmethod
+    def parse(cls, text: str) -> Install:
+        """From the record's text. Raises ValueError, KeyError, TypeError or AttributeError for any other."""
+        values = json.loads(text)
+        if not (isinstance(values["uuid"], str) and values["uuid"]):
+            raise ValueError("its uuid is no text")
+        return cls(
+            uuid=values["uuid"],
+            ports={str(name): int(port) for name, port in values.get("ports", {}).items()},
+            facts={str(name): str(fact) for name, fact in values.get("facts", {}).items()},
+        )
+
+
+def read_install(state: Path) -> Install | None:
+    """The install of a state folder, for those who only look; None where there is none that can be read."""
+    try:
+        return Install.parse((state / INSTALL_FILE).read_text(encoding="utf-8"))
+    except (OSError, *_UNREADABLE):
+        return None
 
 
 class InstallFile:
@@ -36,15 +69,8 @@ class InstallFile:
             write_atomic(self._path, json.dumps(asdict(install), indent=2))
             return install
         try:
-            values = json.loads(text)
-            if not (isinstance(values["uuid"], str) and values["uuid"]):
-                raise ValueError("its uuid is no text")
-            return Install(
-                uuid=values["uuid"],
-                ports={str(name): int(port) for name, port in values.get("ports", {}).items()},
-                facts={str(name): str(fact) for name, fact in values.get("facts", {}).items()},
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return Install.parse(text)
+        except _UNREADABLE as error:
             why = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ConfigurationError(
                 f"cannot read {str(self._path)!r}: {why}; it names this install and the ports it uses: "

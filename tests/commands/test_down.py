@@ -136,6 +136,11 @@ def play(docker: Share, folder: Path) -> None:
     assert left.stdout.startswith("there is nothing left to remove\n")
     assert "removed " not in left.stdout
 
+    back = folder / "back"
+    (back / "state").mkdir(parents=True)
+    (back / "state/install.json").write_text(json.dumps({"uuid": "new", "facts": {"owner": "us"}}))
+    assert f"would remove {service}\n" in on_engine(docker, back, "--volumes").stdout, "it was taken back"
+
     gone = in_container(docker)
     assert gone.returncode == 0, gone.stderr
     introduction, *removed = gone.stdout.splitlines()

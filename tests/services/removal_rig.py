@@ -11,8 +11,7 @@ import anyio
 
 from supervisor.engine.client import Engine
 from supervisor.engine.errors import NotFound
-from supervisor.services import removal
-from supervisor.services.lease import Claim, Holder
+from supervisor.services.lease import Claim, Holder, lease_name
 from supervisor.services.swarm.spec import DataService, HealthCheck, Owner, SecretFile, service_body
 from tests.contracts.engine_made import engine_of, ready_swarm
 from tests.engine_rig.engine import Share
@@ -33,9 +32,7 @@ async def made_stack(share: Share, install: str = "us") -> AsyncIterator[Engine]
             {"Name": f"{stack}-network", "Driver": "overlay", "Attachable": True, "Labels": owner.labels("network")}
         )
         secret = await engine.secrets.create(f"{stack}-postgres-1", b"x", owner.labels("postgres"))
-        await engine.configs.create(
-            removal.lease_name(stack), b"x", Claim(install, holder("0" * 64), now).labels(stack)
-        )
+        await engine.configs.create(lease_name(stack), b"x", Claim(install, holder("0" * 64), now).labels(stack))
         wanted = DataService(
             name=f"{stack}-postgres",
             owner=owner,
@@ -61,7 +58,7 @@ async def made_stack(share: Share, install: str = "us") -> AsyncIterator[Engine]
             yield engine
         finally:
             # The rig knows no configs.
-            share.engine.run("config", "rm", removal.lease_name(stack), check=False)
+            share.engine.run("config", "rm", lease_name(stack), check=False)
 
 
 def start_traefik(share: Share, install: str) -> None:
@@ -86,9 +83,9 @@ async def leased(share: Share, who: Holder, *, signed: datetime | None = None) -
     stack = share.prefix
     labels = Claim("us", who, signed or datetime.now(UTC)).labels(stack)
     async with engine_of(share) as engine:
-        await engine.configs.create(removal.lease_name(stack), b"x", labels)
+        await engine.configs.create(lease_name(stack), b"x", labels)
         try:
             yield engine
         finally:
             with contextlib.suppress(NotFound):
-                await engine.configs.remove(removal.lease_name(stack))
+                await engine.configs.remove(lease_name(stack))

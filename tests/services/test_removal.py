@@ -10,6 +10,7 @@ import pytest
 
 from supervisor.core.errors import UnreachableError
 from supervisor.services import removal
+from supervisor.services.lease import lease_name
 from supervisor.services.removal import Kind, Removal, RemovalPlan, Thing, live_lease, plan_removal, things_of
 from tests.contracts.engine_made import engine_of, ready_swarm
 from tests.engine_rig.engine import Share
@@ -133,7 +134,7 @@ async def test_a_lease_is_live_while_its_container_runs(docker: Share) -> None:
         assert await live_lease(engine, docker.prefix) == ""
         docker.engine.run("rm", box)
         assert await live_lease(engine, docker.prefix) == ""
-        await engine.configs.remove(removal.lease_name(docker.prefix))
+        await engine.configs.remove(lease_name(docker.prefix))
         assert await live_lease(engine, docker.prefix) == ""
 
 

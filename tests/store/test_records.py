@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.errors import ConfigurationError
-from supervisor.store.records import InstallFile, SpawnFolder
+from supervisor.store.records import INSTALL_FILE, InstallFile, SpawnFolder, read_install
 from supervisor.store.secrets import SecretFolder
 
 
@@ -137,3 +137,21 @@ def test_a_secret_that_cannot_be_read_is_an_error_with_its_mend(tmp_path: Path) 
     (tmp_path / "other").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="it is not UTF-8 text"):
         SecretFolder(tmp_path).get_or_make("other")
+
+
+def test_an_install_is_its_own_owner_until_it_took_an_older_one_back(tmp_path: Path) -> None:
+    file = InstallFile(tmp_path / INSTALL_FILE)
+    assert file.install.owner == file.install.uuid
+    file.install.owner = "older"
+    file.save()
+    looked = read_install(tmp_path)
+    assert looked is not None
+    assert (looked.owner, looked.uuid) == ("older", file.install.uuid)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"uuid": 1}', '{"uuid": "a", "ports": 3}'])
+def test_a_look_at_no_install_makes_none(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / INSTALL_FILE).write_text(text)
+    assert read_install(tmp_path) is None
+    assert len(list(tmp_path.iterdir())) == (text is not None)
