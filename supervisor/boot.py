@@ -183,7 +183,7 @@ class Boot:
         for app in self._parts.apps.values():
             await app.served.wait()
         if self._parts.stack is not None:
-            await self._parts.stack.tidy()
+            await self._parts.stack.tenure.tidy()
         results = await run_hooks(
             settings.post_start_hooks,
             run_command=self._run_hook,

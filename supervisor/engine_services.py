@@ -22,7 +22,7 @@ from supervisor.services.container import plan as container_plan
 from supervisor.services.container.driver import ContainerDriver
 from supervisor.services.container.traefik import HTTP_PORT, HTTPS_PORT, PING_PORT, EngineTraefik, TraefikReach
 from supervisor.services.engine_backend import Driver, EngineBackend
-from supervisor.services.passwords import ensure_secret, reset_postgres_password
+from supervisor.services.passwords import reset_postgres_password
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm import roles
 from supervisor.services.swarm.data import Hands, Reach
@@ -30,7 +30,6 @@ from supervisor.services.swarm.driver import SwarmDriver, Wish
 from supervisor.services.swarm.postgres import EnginePostgres
 from supervisor.services.swarm.reconcile import Create, Keep, Plan, Update
 from supervisor.services.swarm.redis import EngineRedis
-from supervisor.services.swarm.spec import SecretFile
 from supervisor.state import State
 
 _LOOPBACK = "127.0.0.1"
@@ -75,13 +74,12 @@ class EngineServices:
             self.made.add(self.stack.dockerd_spec(), self.stack.dockerd)
         self._reaches = {name: self._reach_of(name) for name in ("postgres", "redis") if name in placement.services}
         self._hands = Hands(
-            owner=lambda: self.stack.owner,
+            owner=lambda: self.stack.tenure.owner,
             place=self._place,
             images=self.stack.images,
-            keep_secret=self._keep_secret,
+            keep_secret=self.stack.tenure.keep_secret,
             api_version=self.stack.engine.api_version,
-            facts=state.install.facts,
-            save=state.save,
+            memory=self.stack.memory,
         )
         makers = {"postgres": self._add_postgres, "redis": self._add_redis, "traefik": self._add_traefik}
         for name in placement.services:
@@ -111,11 +109,6 @@ class EngineServices:
             postgres_port=published.get("postgres"),
             redis_port=published.get("redis"),
         )
-
-    async def _keep_secret(self, role: str, file: str, data: bytes) -> SecretFile:
-        secret = await ensure_secret(self.stack.engine, self.stack.owner, role, file, data)
-        self.stack.secrets_in_use.add(secret.name)
-        return secret
 
     def _add_postgres(self) -> None:
         postgres = EnginePostgres(
@@ -158,7 +151,7 @@ class EngineServices:
             wish,
             self.stack.engine,
             report=self._report,
-            adopt=self.stack.adopts,
+            adopt=self.stack.tenure.adopts,
             engine_started=lambda: hub.engine_started,
         )
 
@@ -185,7 +178,7 @@ class EngineServices:
             settings,
             folder=settings.traefik_dir or Path("/etc") / settings.stack / "traefik",
             engine=stack.engine,
-            owner=lambda: stack.owner,
+            owner=lambda: stack.tenure.owner,
             reach=reach,
             resolve=self._traefik_image,
             network=self._network,
@@ -207,7 +200,7 @@ class EngineServices:
 
     async def _fill_traefik(self, traefik: EngineTraefik, container: str) -> None:
         await traefik.fill(container)
-        rescued = self.stack.rescued_certificates
+        rescued = self.stack.tenure.rescued_certificates
         if rescued.exists():
             await traefik.give_certificates(container, rescued.read_bytes())
             rescued.unlink()

@@ -1,4 +1,4 @@
-"""The engine as this stack uses it: our own dockerd, connection and events, Swarm and network, and whose it all is.
+"""The engine as this stack uses it: our own dockerd, connection and events, Swarm and network.
 
 Wiring; imported only where there is an engine.
 """
@@ -6,9 +6,7 @@ Wiring; imported only where there is an engine.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,25 +41,18 @@ from supervisor.engine.network import (
 from supervisor.engine.swarm import Membership, RestartPlan, SwarmRoom
 from supervisor.engine.swarm_plan import Situation, SwarmInit, SwarmSettings
 from supervisor.placement import Placement
-from supervisor.process import procfs
 from supervisor.process.child import Command, RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
-from supervisor.services.adoption import Adoption, keep_redis_data, plan_adoption, rescue_acme, survey
 from supervisor.services.engine_backend import EngineBackend
 from supervisor.services.engine_hub import EngineHub
 from supervisor.services.image_book import ImageBook
-from supervisor.services.lease import Holder, Lease
-from supervisor.services.passwords import drop_old_secrets
+from supervisor.services.memory import Memory
 from supervisor.services.spec import ServiceSpec
-from supervisor.services.swarm.data import RESET
-from supervisor.services.swarm.spec import Owner
 from supervisor.state import State
-from supervisor.store.files import write_atomic
+from supervisor.tenure import Tenure
 
-_USED = "engine.used"
 _HUNG_AFTER = 6  # silent for a minute; a busy one answers in seconds
-_RELEASE_SECONDS = 1.0  # of the few that a stop has
 
 
 class RestartService(Protocol):
@@ -116,15 +107,20 @@ class EngineStack:
         self.dockerd = self._make_dockerd(environ, reaper, ring) if decision.start_engine else None
         archives = settings.images_dir if settings.images_dir.is_dir() else None
         resolver = ImageResolver(self.engine, folder=archives)
-        self.images = ImageBook(self.engine, resolver, state.install.facts, save=state.save, tell=self.tell)
+        self.memory = Memory(state.install.facts, save=state.save)
+        self.images = ImageBook(self.engine, resolver, self.memory, tell=self.tell)
+        self.tenure = Tenure(
+            self.engine,
+            settings,
+            state=state,
+            memory=self.memory,
+            container=decision.own_container,
+            alone=decision.start_engine,
+            warn=self.warn,
+        )
         self._ground: tuple[int, Ground] | None = None
         self._preparing = anyio.Lock()
-        self.secrets_in_use: set[str] = set()
-        self._adoption = Adoption()
-        self._settled = False
-        self._grounds = 0
-        self._lease: Lease | None = None
-        self._leased = anyio.Event()
+        self._told_of_network = False
         self._scope: anyio.CancelScope | None = None
         self._expected = anyio.Event()
 
@@ -135,11 +131,6 @@ class EngineStack:
     def warn(self, line: str) -> None:
         """A line that deserves attention."""
         self._publish(Warned(message=line))
-
-    @property
-    def owner(self) -> Owner:
-        """Whose our things on the engine are."""
-        return Owner(self.state.install.owner, self.settings.stack)
 
     def _make_dockerd(self, environ: Mapping[str, str], reaper: Reaper, ring: Ring) -> Dockerd:
         settings, endpoint = self.settings, self.decision.endpoint
@@ -213,10 +204,8 @@ class EngineStack:
         await self.hub.run()
 
     async def _sign(self) -> None:
-        await self._leased.wait()
-        assert self._lease is not None
         try:
-            await self._lease.run()
+            await self.tenure.run()
         except SupervisorError as error:
             self._on_failure(error)
 
@@ -240,99 +229,30 @@ class EngineStack:
         if mtu is not None:
             await ensure_gateway(self.engine, mtu)
         membership = await self._swarm().ensure()
-        await self._settle_ownership(membership)
+        await self.tenure.settle(membership.node_id)
         network = await ensure_network(self.engine, self._network_spec())
-        for note in network.notes:
-            self.warn(note)
-        if network.owner is not Ownership.OURS and self._grounds == 0:
-            self.warn(
-                f"network {network.name!r} was not made by this install: whoever else is on it reaches Postgres and "
-                f"Redis there, with the password"
-            )
-        self._grounds += 1
+        self._tell_of(network)
         if self.decision.own_container:
             await self._join(network)
         return Ground(membership, network)
 
-    async def _settle_ownership(self, membership: Membership) -> None:
-        """Once in a life: the stack's lease, and what became of things that were there before us."""
-        if self._settled:
+    def _tell_of(self, network: OverlayNetwork) -> None:
+        """Once in a life."""
+        if self._told_of_network:
             return
-        await self._take_lease(membership)
-        facts = self.state.install.facts
-        found = await survey(self.engine, self.settings.stack)
-        if facts.get("volume.postgres", f"{self.settings.stack}-postgres").partition(" ")[0] not in found.volumes:
-            facts.pop("postgres.major", None)  # the data is gone, and with it what was known of it
-        adoption = plan_adoption(
-            found,
-            self.owner,
-            fresh=_USED not in facts,
-            adopt=self.settings.adopt,
-            known_volumes=[fact.partition(" ")[0] for key, fact in facts.items() if key.startswith("volume.")],
-        )
-        for line in adoption.said:
-            self.warn(line)
-        await self._take_over(adoption)
-        if adoption.install:
-            await self._take_lease(membership)  # by the name that the install has from now on
-        self._adoption = adoption
-        self._settled = True
-        self._leased.set()
-
-    async def _take_lease(self, membership: Membership) -> None:
-        us = procfs.read_stat(os.getpid())
-        holder = Holder(
-            container=self.decision.own_container,
-            hostname=socket.gethostname(),
-            process=f"pid {os.getpid()}, started at tick {us.start_ticks if us else 0} of boot {procfs.boot_id()}",
-            node=membership.node_id,
-        )
-        # On an engine that we have just started nobody else can live; one that comes later finds the lease taken.
-        self._lease = Lease(self.engine, self.owner, holder, alone=self.dockerd is not None, tell=self.warn)
-        await self._lease.take()
-
-    async def _take_over(self, adoption: Adoption) -> None:
-        """Nothing is changed on the engine before it is written down what it shall become: a kill in between only
-        makes the next boot do it again."""
-        if adoption.snapshot:
-            await keep_redis_data(self.engine, adoption.snapshot)
-        if adoption.replaced:
-            certificates = await rescue_acme(self.engine, adoption.replaced)
-            if certificates is not None:
-                write_atomic(self.rescued_certificates, certificates.decode())
-        install = self.state.install
-        if adoption.install:
-            install.owner = adoption.install
-        install.facts |= {f"volume.{role}": f"{each.name} {each.target}" for role, each in adoption.volumes.items()}
-        install.facts |= {f"wanted.{role}": image for role, image in adoption.images.items()}
-        if adoption.set_passwords or self.settings.adopt:
-            install.facts["postgres.password"] = RESET
-        install.facts[_USED] = "1"
-        self.state.save()
-        if adoption.replaced:
-            await self.engine.containers.remove(adoption.replaced, force=True)
-
-    @property
-    def rescued_certificates(self) -> Path:
-        """Those of a Traefik that ours replaces, until ours has them."""
-        return self.state.paths.state / "rescued-acme.json"
-
-    def adopts(self, stored: dict[str, Any]) -> bool:
-        """Whether a service without our labels may be taken over."""
-        return self._adoption.covers(stored)
-
-    async def tidy(self) -> None:
-        """Once everything runs: secrets that nothing uses any more go. Never raises."""
-        with suppress(SupervisorError):
-            await drop_old_secrets(self.engine, self.owner, self.secrets_in_use)
+        self._told_of_network = True
+        for note in network.notes:
+            self.warn(note)
+        if network.owner is not Ownership.OURS:
+            self.warn(
+                f"network {network.name!r} was not made by this install: whoever else is on it reaches Postgres and "
+                f"Redis there, with the password"
+            )
 
     async def leave(self) -> None:
-        """At an orderly stop, before our own dockerd is told to end: another supervisor may have the stack.
-
-        Ends every connection that stays open: a dockerd that ends waits 5 s for those (measured with 26.1).
-        """
-        if self._lease is not None:
-            await self._lease.release(_RELEASE_SECONDS)
+        """At an orderly stop, before our own dockerd is told to end: give the lease back, and end every connection that
+        stays open. A dockerd that ends waits 5 s for those (measured with 26.1)."""
+        await self.tenure.release()
         if self._scope is not None:
             self._scope.cancel()
 
@@ -370,7 +290,7 @@ class EngineStack:
 
     def _network_spec(self) -> NetworkSpec:
         name = f"{self.settings.stack}-network"
-        return NetworkSpec(name, labels=self.owner.labels("network"), mtu=self._unusual_mtu())
+        return NetworkSpec(name, labels=self.tenure.owner.labels("network"), mtu=self._unusual_mtu())
 
     def _unusual_mtu(self) -> int | None:
         """That of the way out of this container, where our own engine must be told."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from supervisor.engine.client import Engine
 from supervisor.engine.errors import NotFound
 from supervisor.engine.images import ImageResolver
+from supervisor.services.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -21,24 +22,19 @@ class KnownImage:
 
 
 class ImageBook:
-    """Resolves a service's image once and keeps what was found in `facts`, which `save` makes durable.
-
-    `tell` gets lines of progress for people.
-    """
+    """Resolves a service's image once and keeps what was found. `tell` gets lines of progress for people."""
 
     def __init__(
         self,
         engine: Engine,
         resolver: ImageResolver,
-        facts: MutableMapping[str, str],
+        memory: Memory,
         *,
-        save: Callable[[], None],
         tell: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._resolver = resolver
-        self._facts = facts
-        self._save = save
+        self._memory = memory
         self._tell = tell
 
     async def find(self, role: str, reference: str) -> KnownImage:
@@ -46,13 +42,12 @@ class ImageBook:
 
         Raises UnreachableError naming image, cause and ways out.
         """
-        asked, _, pinned = self._facts.get(f"image.{role}", "").partition(" ")
-        if asked != reference or not pinned or await self._inspect(pinned) is None:
+        pinned = self._memory.image_found(role, reference)
+        found = await self._inspect(pinned) if pinned else None
+        if found is None:
             pinned = (await self._resolver.resolve(reference, self._tell)).pinned
-            if self._facts.get(f"image.{role}") != f"{reference} {pinned}":
-                self._facts[f"image.{role}"] = f"{reference} {pinned}"
-                self._save()
-        found = await self._engine.images.inspect(pinned)
+            self._memory.keep_image(role, reference, pinned)
+            found = await self._engine.images.inspect(pinned)
         config = found.get("Config") or {}
         return KnownImage(pinned, reference.rpartition(":")[2], tuple(config.get("Env") or ()))
 

@@ -15,6 +15,7 @@ from supervisor.engine.errors import NotFound
 from supervisor.engine.images import ResolvedImage
 from supervisor.probe.verdict import Answer, good
 from supervisor.services.image_book import ImageBook
+from supervisor.services.memory import Memory
 from supervisor.services.swarm import postgres as postgres_module
 from supervisor.services.swarm.data import Hands, Reach
 from supervisor.services.swarm.postgres import EnginePostgres
@@ -50,7 +51,10 @@ class World:
         self.saved.append(dict(self.facts))
 
     def book(self) -> ImageBook:
-        return ImageBook(self, self, self.facts, save=self.save, tell=lambda line: None)  # type: ignore[arg-type]
+        return ImageBook(self, self, self.memory(), tell=lambda line: None)  # type: ignore[arg-type]
+
+    def memory(self) -> Memory:
+        return Memory(self.facts, save=self.save)
 
 
 def hands(world: World) -> Hands:
@@ -69,8 +73,7 @@ def hands(world: World) -> Hands:
         images=world.book(),
         keep_secret=keep_secret,
         api_version=api_version,
-        facts=world.facts,
-        save=world.save,
+        memory=world.memory(),
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from supervisor.core.settings import Settings
+from supervisor.probe.names import is_known
+from supervisor.probe.verdict import Probe, Verdict, waiting
 from supervisor.services.image_book import ImageBook
-from supervisor.services.swarm.roles import Place, Volume
+from supervisor.services.memory import Memory
+from supervisor.services.spec import ServiceSpec
+from supervisor.services.swarm.roles import Place
 from supervisor.services.swarm.spec import Owner, SecretFile
-
-RESET = "reset"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,6 @@ class Hands:
     """What a data service needs of the stack it belongs to. All calls raise the engine's errors, or ours.
 
     `place` returns once engine, Swarm and network are fit; `keep_secret` makes a Swarm secret of (role, file, content).
-    `facts` is what is remembered of the install, made durable by `save`.
     """
 
     owner: Callable[[], Owner]
@@ -35,25 +36,34 @@ class Hands:
     images: ImageBook
     keep_secret: Callable[[str, str, bytes], Awaitable[SecretFile]]
     api_version: Callable[[], Awaitable[tuple[int, int]]]
-    facts: MutableMapping[str, str]
-    save: Callable[[], None]
+    memory: Memory
 
-    def volume(self, role: str) -> Volume | None:
-        """The volume that was there before us, with its place in the container."""
-        name, _, target = self.facts.get(f"volume.{role}", "").partition(" ")
-        return Volume(name, target) if name and target else None
 
-    def image(self, role: str, asked: str) -> str:
-        """The image to run: what the user asks for, else that of the service we took over, which opens its data."""
-        default = Settings.model_fields[f"{role}_image"].default
-        return self.facts.get(f"wanted.{role}", asked) if asked == default else asked
+def data_spec(
+    name: str,
+    settings: Settings,
+    probe: Probe,
+    *,
+    stop_seconds: float,
+    deadline_factor: float,
+    requires: tuple[str, ...],
+) -> ServiceSpec:
+    """What the orchestrator must know of Postgres or Redis, by the settings of its name."""
+    return ServiceSpec(
+        name=name,
+        probe=probe,
+        requires=requires,
+        start_seconds=getattr(settings, f"{name}_start_seconds") * deadline_factor,
+        recovery_seconds=getattr(settings, f"{name}_recovery_seconds"),
+        stop_seconds=stop_seconds,
+        optional=name in settings.optional_services,
+        essential=name in settings.essential_services,
+        outlives=True,
+    )
 
-    def remember(self, name: str, fact: str) -> None:
-        """Keep a fact, empty to forget it."""
-        if self.facts.get(name, "") == fact:
-            return
-        if fact:
-            self.facts[name] = fact
-        else:
-            del self.facts[name]
-        self.save()
+
+async def unnamed(reach: Reach) -> Verdict | None:
+    """Why it cannot be asked yet: a service that is reached by name has none before its first good health check."""
+    if reach.published is None and not await is_known(reach.host):
+        return waiting(f"{reach.host!r} has no address in the network yet")
+    return None

@@ -8,19 +8,16 @@ from urllib.parse import quote
 from supervisor.core.errors import SupervisorError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
-from supervisor.probe.names import is_known
 from supervisor.probe.postgres import probe_postgres
 from supervisor.probe.verdict import Verdict, waiting
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm import roles
-from supervisor.services.swarm.data import RESET, Hands, Reach
+from supervisor.services.swarm.data import Hands, Reach, data_spec, unnamed
 from supervisor.services.swarm.spec import ServiceBody, service_body
 from supervisor.store.secrets import SecretFolder
 
 NAME = "postgres"
 SECRET = "postgres"  # noqa: S105  (the name of a file)
-_MAJOR = "postgres.major"
-_PASSWORD = "postgres.password"  # noqa: S105
 
 SetPassword = Callable[[Secret], Awaitable[None]]
 """Sets the role's password inside the running server, through its local superuser."""
@@ -29,8 +26,8 @@ SetPassword = Callable[[Secret], Awaitable[None]]
 class EnginePostgres:
     """The Postgres of the stack; nothing is done before `wish`.
 
-    Where the data was made with another password (its secret was lost, or it was somebody else's), the fact
-    `postgres.password` says `reset`, and the password is set anew as soon as the server lets us.
+    Where the data was made with another password (its secret was lost, or it was somebody else's), that is remembered,
+    and the password is set anew as soon as the server lets us.
     """
 
     def __init__(
@@ -61,27 +58,22 @@ class EnginePostgres:
 
     def spec(self, *, deadline_factor: float, requires: tuple[str, ...]) -> ServiceSpec:
         """What the orchestrator must know of it."""
-        settings = self._settings
-        return ServiceSpec(
-            name=NAME,
-            probe=self.probe,
-            requires=requires,
-            start_seconds=settings.postgres_start_seconds * deadline_factor,
-            recovery_seconds=settings.postgres_recovery_seconds,
+        return data_spec(
+            NAME,
+            self._settings,
+            self.probe,
             stop_seconds=roles.POSTGRES_STOP_SECONDS,
-            optional=NAME in settings.optional_services,
-            essential=NAME in settings.essential_services,
-            outlives=True,
+            deadline_factor=deadline_factor,
+            requires=requires,
         )
 
     async def wish(self) -> ServiceBody:
         """The service as it shall be. Raises ConfigurationError for an image that cannot open the data there is."""
         hands = self._hands
         place = await hands.place()
-        image = await hands.images.find(NAME, hands.image(NAME, self._settings.postgres_image))
+        image = await hands.images.find(NAME, hands.memory.image_wanted(NAME, self._settings.postgres_image))
         self._image_major = roles.image_major(image.env, image.tag)
-        known = hands.facts.get(_MAJOR, "")
-        roles.check_major(self._image_major, int(known) if known.isdigit() else None)
+        roles.check_major(self._image_major, hands.memory.postgres_major)
         secret = await hands.keep_secret(NAME, roles.POSTGRES_SECRET_FILE, self._password.reveal().encode())
         service = roles.postgres_service(
             owner=hands.owner(),
@@ -90,20 +82,21 @@ class EnginePostgres:
             major=self._image_major,
             password=secret,
             limits=roles.Limits(limit_mib=self._settings.postgres_memory_mib),
-            volume=hands.volume(NAME),
+            volume=hands.memory.volume(NAME),
         )
         return service_body(service, api=await hands.api_version())
 
     async def probe(self) -> Verdict:
         """One probe with the app's own credentials and database."""
-        if self._hands.facts.get(_PASSWORD) == RESET:
+        memory = self._hands.memory
+        if memory.password_is_due:
             try:
                 await self._set_password(self._password)
             except SupervisorError as error:
                 return waiting(str(error))
-            self._hands.remember(_PASSWORD, "")
-        if self._reach.published is None and not await is_known(self._reach.host):
-            return waiting(f"{self._reach.host!r} has no address in the network yet")
+            memory.password_was_set()
+        if (not_yet := await unnamed(self._reach)) is not None:
+            return not_yet
         stack = self._settings.stack
         hint = (
             f"the volume of service {self.service!r} holds another password than "
@@ -112,5 +105,5 @@ class EnginePostgres:
         )
         verdict = await probe_postgres(self.dsn, limit_seconds=self._settings.watch_timeout_seconds, password_hint=hint)
         if verdict.good and self._image_major:
-            self._hands.remember(_MAJOR, str(self._image_major))
+            memory.keep_postgres_major(self._image_major)
         return verdict

@@ -6,12 +6,11 @@ from urllib.parse import quote
 
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
-from supervisor.probe.names import is_known
 from supervisor.probe.redis import probe_redis
-from supervisor.probe.verdict import Verdict, waiting
+from supervisor.probe.verdict import Verdict
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm import roles
-from supervisor.services.swarm.data import Hands, Reach
+from supervisor.services.swarm.data import Hands, Reach, data_spec, unnamed
 from supervisor.services.swarm.spec import ServiceBody, service_body
 from supervisor.store.secrets import SecretFolder
 
@@ -41,24 +40,20 @@ class EngineRedis:
 
     def spec(self, *, deadline_factor: float, requires: tuple[str, ...]) -> ServiceSpec:
         """What the orchestrator must know of it."""
-        settings = self._settings
-        return ServiceSpec(
-            name=NAME,
-            probe=self.probe,
-            requires=requires,
-            start_seconds=settings.redis_start_seconds * deadline_factor,
-            recovery_seconds=settings.redis_recovery_seconds,
+        return data_spec(
+            NAME,
+            self._settings,
+            self.probe,
             stop_seconds=roles.REDIS_STOP_SECONDS,
-            optional=NAME in settings.optional_services,
-            essential=NAME in settings.essential_services,
-            outlives=True,
+            deadline_factor=deadline_factor,
+            requires=requires,
         )
 
     async def wish(self) -> ServiceBody:
         """The service as it shall be."""
         hands = self._hands
         place = await hands.place()
-        image = await hands.images.find(NAME, hands.image(NAME, self._settings.redis_image))
+        image = await hands.images.find(NAME, hands.memory.image_wanted(NAME, self._settings.redis_image))
         text = roles.redis_config(self._secrets.get_or_make(SECRET).reveal())
         service = roles.redis_service(
             owner=hands.owner(),
@@ -66,13 +61,13 @@ class EngineRedis:
             image=image.pinned,
             config=await hands.keep_secret(NAME, roles.REDIS_CONFIG_FILE, text.encode()),
             limits=roles.Limits(limit_mib=self._settings.redis_memory_mib),
-            volume=hands.volume(NAME),
+            volume=hands.memory.volume(NAME),
         )
         return service_body(service, api=await hands.api_version())
 
     async def probe(self) -> Verdict:
         """One probe with the app's own password."""
-        if self._reach.published is None and not await is_known(self._reach.host):
-            return waiting(f"{self._reach.host!r} has no address in the network yet")
+        if (not_yet := await unnamed(self._reach)) is not None:
+            return not_yet
         hint = f"what answers there was started with another one: remove service {self.service!r}, its volume stays"
         return await probe_redis(self.url, limit_seconds=self._settings.watch_timeout_seconds, password_hint=hint)
