@@ -22,7 +22,7 @@ from supervisor.services.container import plan as container_plan
 from supervisor.services.container.driver import ContainerDriver
 from supervisor.services.container.traefik import HTTP_PORT, HTTPS_PORT, PING_PORT, EngineTraefik, TraefikReach
 from supervisor.services.engine_backend import Driver, EngineBackend
-from supervisor.services.passwords import reset_postgres_password
+from supervisor.services.ownership.passwords import reset_postgres_password
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm import roles
 from supervisor.services.swarm.data import Hands, Reach

@@ -47,7 +47,7 @@ from supervisor.process.reaper import Reaper
 from supervisor.services.engine_backend import EngineBackend
 from supervisor.services.engine_hub import EngineHub
 from supervisor.services.image_book import ImageBook
-from supervisor.services.memory import Memory
+from supervisor.services.ownership.memory import Memory
 from supervisor.services.spec import ServiceSpec
 from supervisor.state import State
 from supervisor.tenure import Tenure

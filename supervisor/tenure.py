@@ -15,10 +15,12 @@ from supervisor.core.errors import SupervisorError
 from supervisor.core.settings import Settings
 from supervisor.engine.client import Engine
 from supervisor.process import procfs
-from supervisor.services.adoption import Adoption, keep_redis_data, plan_adoption, rescue_acme, survey
-from supervisor.services.lease import Holder, Lease
-from supervisor.services.memory import Memory
-from supervisor.services.passwords import drop_old_secrets, ensure_secret
+from supervisor.services.ownership.adoption import Adoption, plan_adoption
+from supervisor.services.ownership.handover import keep_redis_data, rescue_acme
+from supervisor.services.ownership.lease import Holder, Lease
+from supervisor.services.ownership.memory import Memory
+from supervisor.services.ownership.passwords import drop_old_secrets, ensure_secret
+from supervisor.services.ownership.survey import survey
 from supervisor.services.swarm.spec import Owner, SecretFile
 from supervisor.state import State
 from supervisor.store.files import write_atomic

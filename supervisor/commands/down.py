@@ -21,8 +21,8 @@ from supervisor.engine.decision import Decision, Wait
 from supervisor.engine.facts import Facts
 from supervisor.engine.mode import decide
 from supervisor.engine.reader import FactReader
-from supervisor.services.lease import LIVE_SECONDS
-from supervisor.services.removal import Removal, RemovalPlan, Thing, live_lease, plan_removal, things_of
+from supervisor.services.ownership.lease import LIVE_SECONDS
+from supervisor.services.ownership.removal import Removal, RemovalPlan, Thing, live_lease, plan_removal, things_of
 from supervisor.state import Paths
 from supervisor.store.records import read_install
 

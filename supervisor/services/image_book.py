@@ -9,7 +9,7 @@ from typing import Any
 from supervisor.engine.client import Engine
 from supervisor.engine.errors import NotFound
 from supervisor.engine.images import ImageResolver
-from supervisor.services.memory import Memory
+from supervisor.services.ownership.memory import Memory
 
 
 @dataclass(frozen=True)

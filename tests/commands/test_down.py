@@ -21,7 +21,7 @@ from supervisor.engine.decision import Decision
 from supervisor.engine.facts import EngineAddress, Scheme
 from supervisor.state import Paths
 from tests.engine_rig.engine import Share
-from tests.services.removal_rig import holder, leased, made_stack
+from tests.services.ownership.removal_rig import holder, leased, made_stack
 
 LIMIT_SECONDS = 90
 Done = subprocess.CompletedProcess[str]

@@ -15,7 +15,7 @@ from supervisor.engine.errors import NotFound
 from supervisor.engine.images import ResolvedImage
 from supervisor.probe.verdict import Answer, good
 from supervisor.services.image_book import ImageBook
-from supervisor.services.memory import Memory
+from supervisor.services.ownership.memory import Memory
 from supervisor.services.swarm import postgres as postgres_module
 from supervisor.services.swarm.data import Hands, Reach
 from supervisor.services.swarm.postgres import EnginePostgres

@@ -22,14 +22,14 @@ from supervisor.core.errors import ConfigurationError, SupervisorError
 from supervisor.core.settings import Settings, variable
 from supervisor.engine.client import Engine
 from supervisor.engine.errors import NotFound
-from supervisor.probe.http import probe_http
-from supervisor.probe.verdict import Verdict, waiting
+from supervisor.probe.verdict import Verdict
 from supervisor.services.container.driver import Wanted
 from supervisor.services.container.files import GONE, ContainerFolder, File
 from supervisor.services.container.plan import ContainerWish, Published
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm.spec import Owner
-from supervisor.services.traefik_files import CERT_COPY, KEY_COPY, READY_PATH, TraefikOptions, write
+from supervisor.services.traefik_files import CERT_COPY, KEY_COPY, TraefikOptions, write
+from supervisor.services.traefik_probe import probe_traefik
 from supervisor.store.files import Generated, is_untouched, make_folder, write_atomic
 
 NAME = "traefik"
@@ -125,15 +125,9 @@ class EngineTraefik:
         )
 
     async def probe(self) -> Verdict:
-        """A route of the dynamic files, which are loaded after the entry points listen; else `/ping` tells more."""
+        """See `probe_traefik`."""
         limit = self._settings.watch_timeout_seconds
-        ready = await probe_http(self.reach.ping_base + READY_PATH, limit_seconds=limit, expect=(200,))
-        if ready.verdict.good or ready.status is None:
-            return ready.verdict
-        alive = await probe_http(f"{self.reach.ping_base}/ping", limit_seconds=limit, expect=(200,))
-        if not alive.verdict.good:
-            return alive.verdict
-        return waiting(f"it runs, but the files in {str(self.options().dynamic_folder)!r} are not loaded")
+        return await probe_traefik(self.reach.ping_base, self.options().dynamic_folder, limit_seconds=limit)
 
     def options(self) -> TraefikOptions:
         """What its files are made from."""

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from supervisor.core.errors import ConfigurationError, PrivilegeError
 from supervisor.core.settings import Settings, variable
-from supervisor.probe.http import probe_http
-from supervisor.probe.verdict import Verdict, waiting
+from supervisor.probe.verdict import Verdict
 from supervisor.process.child import Command
 from supervisor.process.procfs import describe_port_owner
 from supervisor.services.binaries import find_traefik, system_places
 from supervisor.services.ports import LOOPBACK, PortBook, bind_error
 from supervisor.services.spec import ServiceSpec
-from supervisor.services.traefik_files import READY_PATH, TraefikOptions, write
+from supervisor.services.traefik_files import TraefikOptions, write
+from supervisor.services.traefik_probe import probe_traefik
 from supervisor.store.files import Generated
 
 NAME = "traefik"
@@ -93,16 +93,11 @@ class EmbeddedTraefik:
         )
 
     async def probe(self) -> Verdict:
-        """A route of the dynamic files, which are loaded after the entry points listen; else `/ping` tells more."""
+        """See `probe_traefik`."""
         limit = self._settings.watch_timeout_seconds
-        base = f"http://{LOOPBACK}:{self.ping_port}"
-        ready = await probe_http(base + READY_PATH, limit_seconds=limit, expect=(200,))
-        if ready.verdict.good or ready.status is None:
-            return ready.verdict
-        alive = await probe_http(f"{base}/ping", limit_seconds=limit, expect=(200,))
-        if not alive.verdict.good:
-            return alive.verdict
-        return waiting(f"it runs, but the files in {str(self.options().dynamic_folder)!r} are not loaded")
+        return await probe_traefik(
+            f"http://{LOOPBACK}:{self.ping_port}", self.options().dynamic_folder, limit_seconds=limit
+        )
 
     def options(self) -> TraefikOptions:
         """What its files are made from."""

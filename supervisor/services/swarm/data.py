@@ -9,7 +9,7 @@ from supervisor.core.settings import Settings
 from supervisor.probe.names import is_known
 from supervisor.probe.verdict import Probe, Verdict, waiting
 from supervisor.services.image_book import ImageBook
-from supervisor.services.memory import Memory
+from supervisor.services.ownership.memory import Memory
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm.roles import Place
 from supervisor.services.swarm.spec import Owner, SecretFile

@@ -14,7 +14,7 @@ from supervisor.core.secret import Secret
 from supervisor.engine.client import Engine
 from supervisor.engine.labels import INSTALL, STACK
 from supervisor.engine.resources import ExecResult
-from supervisor.services.passwords import (
+from supervisor.services.ownership.passwords import (
     PasswordEngine,
     drop_old_secrets,
     ensure_secret,

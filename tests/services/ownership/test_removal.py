@@ -9,12 +9,12 @@ import anyio
 import pytest
 
 from supervisor.core.errors import UnreachableError
-from supervisor.services import removal
-from supervisor.services.lease import lease_name
-from supervisor.services.removal import Kind, Removal, RemovalPlan, Thing, live_lease, plan_removal, things_of
+from supervisor.services.ownership import removal
+from supervisor.services.ownership.lease import lease_name
+from supervisor.services.ownership.removal import Kind, Removal, RemovalPlan, Thing, live_lease, plan_removal, things_of
 from tests.contracts.engine_made import engine_of, ready_swarm
 from tests.engine_rig.engine import Share
-from tests.services.removal_rig import LIMIT_SECONDS, holder, leased, made_stack, task_containers
+from tests.services.ownership.removal_rig import LIMIT_SECONDS, holder, leased, made_stack, task_containers
 
 
 def thing(kind: Kind, install: str = "us") -> Thing:

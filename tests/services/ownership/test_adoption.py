@@ -17,23 +17,10 @@ from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.engine.client import Engine
 from supervisor.engine.labels import INSTALL, owned
-from supervisor.services.adoption import (
-    Adoption,
-    Found,
-    Mounted,
-    Standing,
-    Survey,
-    data_volume,
-    is_written,
-    keep_redis_data,
-    only_file,
-    plan_adoption,
-    read_service,
-    rescue_acme,
-    standing,
-    survey,
-)
-from supervisor.services.passwords import ensure_secret, reset_postgres_password
+from supervisor.services.ownership.adoption import Adoption, Standing, data_volume, plan_adoption, standing
+from supervisor.services.ownership.handover import is_written, keep_redis_data, only_file, rescue_acme
+from supervisor.services.ownership.passwords import ensure_secret, reset_postgres_password
+from supervisor.services.ownership.survey import Found, Mounted, Survey, read_service, survey
 from supervisor.services.swarm.driver import SwarmDriver
 from supervisor.services.swarm.reconcile import Keep, Plan, Update, plan_service
 from supervisor.services.swarm.roles import (

@@ -1,45 +1,22 @@
-"""What of this stack is on an engine already, whose it is, and whether and how it becomes ours. Nothing is changed here
-but what must be before a take-over: the queue's data written out, the certificates read.
-"""
+"""Whose the things of a stack are, and whether and how they become ours: decided from a survey. Pure."""
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
-import anyio
-
-from supervisor.core.errors import ConfigurationError, UnreachableError
-from supervisor.engine import resources
-from supervisor.engine.errors import EngineRefused, NotFound
+from supervisor.core.errors import ConfigurationError
 from supervisor.engine.labels import INSTALL, STACK
 from supervisor.engine.reference import Reference
+from supervisor.services.ownership.survey import DATA_ROLES, POSTGRES, REDIS, Found, Survey
 from supervisor.services.swarm.roles import Volume
 from supervisor.services.swarm.spec import Owner
-from supervisor.services.swarm.tasks import TaskState, view_tasks
 
-POSTGRES, REDIS = "postgres", "redis"
-DATA_ROLES = (POSTGRES, REDIS)
-ACME_FILES = (
-    "/etc/dokploy/traefik/dynamic/acme.json",
-    "/etc/dokploy/traefik/acme.json",
-    "/etc/traefik/acme.json",
-    "/letsencrypt/acme.json",
-    "/acme.json",
-)
-"""Where a Traefik that is taken over may keep its certificates; the first is the original's place."""
-REWRITE_SECONDS = 60.0
-_POLL_SECONDS = 0.1
 _POSTGRES_DATA = "/var/lib/postgresql/data"
 _FOLDERS = {POSTGRES: _POSTGRES_DATA, REDIS: "/data"}
 _PORTS = {POSTGRES: {5432}, REDIS: {6379}}
-_SHOWN = ("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_HOST_AUTH_METHOD", "PGDATA")
 _WAY_OUT = (
     "take it over with SUPERVISOR_ADOPT=1 (its data stays, its password is set anew), or remove it, or choose another "
     "SUPERVISOR_STACK"
@@ -54,56 +31,6 @@ class Standing(StrEnum):
     """That may be ourselves, before our state folder was lost."""
     OTHER = "another stack's"
     UNLABELLED = "nobody's that its labels tell"
-
-
-@dataclass(frozen=True)
-class Mounted:
-    """A mount of a service or container; `kind` is the API's: volume, bind, tmpfs."""
-
-    kind: str
-    source: str
-    target: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A service or container of one of our names. `env` are names only, `settings` the values that are no secrets.
-
-    `declared` are the folders that its image wants volumes for: one without a mount gets a nameless volume, which the
-    next container does not have. `data_folder` is where the image keeps its data. `node` is the Swarm node of its
-    newest task, empty where none tells.
-    """
-
-    id: str
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    image: str = ""
-    created: str = ""
-    mounts: tuple[Mounted, ...] = ()
-    env: frozenset[str] = frozenset()
-    settings: Mapping[str, str] = field(default_factory=dict)
-    ports: frozenset[int] = frozenset()
-    networks: frozenset[str] = frozenset()
-    replicated: bool = True
-    node: str = ""
-    declared: frozenset[str] = frozenset()
-    data_folder: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What there is of a stack. `services` by role; `volumes` and `network` with their labels; `node` is our own.
-
-    `volumes` are those of this engine that the stack's services use or would use, by name.
-    """
-
-    stack: str
-    node: str = ""
-    services: Mapping[str, Found] = field(default_factory=dict)
-    traefik: Found | None = None
-    network: str = ""
-    network_labels: Mapping[str, str] = field(default_factory=dict)
-    volumes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +56,6 @@ class Adoption:
     def covers(self, stored: Mapping[str, Any]) -> bool:
         """Whether this service, as an inspect shows it, may be taken over; one that was made since may not."""
         return str(stored.get("ID")) in self.services
-
-
-# --- the decision -------------------------------------------------------------------------------------------------
 
 
 def plan_adoption(
@@ -367,233 +291,3 @@ def _whose(whose: Standing, labels: Mapping[str, str]) -> str:
 
 def _words(ports: Iterable[int]) -> str:
     return " and ".join(str(port) for port in sorted(ports))
-
-
-# --- reading ------------------------------------------------------------------------------------------------------
-
-
-class AdoptionEngine(Protocol):
-    """The part of `Engine` that is used here."""
-
-    @property
-    def services(self) -> resources.Services: ...
-
-    @property
-    def tasks(self) -> resources.Tasks: ...
-
-    @property
-    def containers(self) -> resources.Containers: ...
-
-    @property
-    def images(self) -> resources.Images: ...
-
-    @property
-    def networks(self) -> resources.Networks: ...
-
-    @property
-    def volumes(self) -> resources.Volumes: ...
-
-    async def info(self) -> dict[str, Any]: ...
-
-
-async def survey(engine: AdoptionEngine, stack: str) -> Survey:
-    """Look at everything of the stack's names; needs an active Swarm. Raises the engine's errors."""
-    services = {role: found for role in DATA_ROLES if (found := await _service(engine, f"{stack}-{role}"))}
-    network = await _network(engine, f"{stack}-network")
-    wanted = {f"{stack}-{role}" for role in (*DATA_ROLES, "traefik", "postgres-database")}
-    used = {mount.source for found in services.values() for mount in found.mounts if mount.kind == "volume"}
-    return Survey(
-        stack=stack,
-        node=str(((await engine.info()).get("Swarm") or {}).get("NodeID") or ""),
-        services=services,
-        traefik=await _container(engine, f"{stack}-traefik"),
-        network=str(network.get("Id", "")),
-        network_labels=network.get("Labels") or {},
-        volumes=await _volumes(engine, wanted | used),
-    )
-
-
-async def _service(engine: AdoptionEngine, name: str) -> Found | None:
-    try:
-        stored = await engine.services.inspect(name)
-        tasks = await engine.tasks.of_service(name)
-    except NotFound:
-        return None
-    placed = [str(task["NodeID"]) for task in tasks if task.get("NodeID")]
-    image = str(stored["Spec"]["TaskTemplate"]["ContainerSpec"].get("Image", ""))
-    return read_service(stored, node=placed[0] if placed else "", image=await _image(engine, image))
-
-
-async def _image(engine: AdoptionEngine, reference: str) -> Mapping[str, Any]:
-    """The configuration of an image; empty where the engine does not have it any more."""
-    with suppress(NotFound):
-        return dict((await engine.images.inspect(reference)).get("Config") or {})
-    return {}
-
-
-def read_service(stored: Mapping[str, Any], *, node: str, image: Mapping[str, Any]) -> Found:
-    """From its inspection, the node of its newest task and the configuration of its image."""
-    spec = stored["Spec"]
-    task = spec["TaskTemplate"]
-    container = task["ContainerSpec"]
-    env, image_env = _pairs(container.get("Env")), _pairs(image.get("Env"))
-    return Found(
-        id=str(stored["ID"]),
-        name=str(spec["Name"]),
-        labels=spec.get("Labels") or {},
-        image=str(container.get("Image", "")),
-        created=str(stored.get("CreatedAt", "")),
-        mounts=_mounts(container.get("Mounts"), "Source", "Target"),
-        env=frozenset(env),
-        settings={name: env[name] for name in _SHOWN if name in env},
-        ports=frozenset(int(port["PublishedPort"]) for port in _published(stored) if port.get("PublishedPort")),
-        networks=frozenset(str(network["Target"]) for network in _attached(spec)),
-        replicated="Replicated" in (spec.get("Mode") or {}),
-        node=node,
-        declared=frozenset(point.rstrip("/") for point in image.get("Volumes") or ()),
-        data_folder=image_env.get("PGDATA", ""),
-    )
-
-
-def _pairs(env: Iterable[str] | None) -> dict[str, str]:
-    return dict(entry.partition("=")[::2] for entry in env or ())
-
-
-def _published(stored: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [
-        *((stored.get("Endpoint") or {}).get("Ports") or ()),
-        *((stored["Spec"].get("EndpointSpec") or {}).get("Ports") or ()),
-    ]
-
-
-def _attached(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [*(spec["TaskTemplate"].get("Networks") or ()), *(spec.get("Networks") or ())]
-
-
-def _mounts(listed: Sequence[Mapping[str, Any]] | None, source: str, target: str) -> tuple[Mounted, ...]:
-    return tuple(
-        Mounted(str(each.get("Type", "")), str(each.get(source) or ""), str(each[target])) for each in listed or ()
-    )
-
-
-async def _container(engine: AdoptionEngine, name: str) -> Found | None:
-    try:
-        return read_container(await engine.containers.inspect(name))
-    except NotFound:
-        return None
-
-
-def read_container(found: Mapping[str, Any]) -> Found:
-    """From its inspection."""
-    config = found["Config"]
-    host = found.get("HostConfig") or {}
-    bound = [binding for bindings in (host.get("PortBindings") or {}).values() for binding in bindings or ()]
-    return Found(
-        id=str(found["Id"]),
-        name=str(found["Name"]).removeprefix("/"),
-        labels=config.get("Labels") or {},
-        image=str(config.get("Image", "")),
-        created=str(found.get("Created", "")),
-        mounts=_mounts(found.get("Mounts"), "Source", "Destination"),
-        env=frozenset(_pairs(config.get("Env"))),
-        ports=frozenset(int(binding["HostPort"]) for binding in bound if binding.get("HostPort")),
-        networks=frozenset(
-            str(endpoint.get("NetworkID") or "")
-            for endpoint in ((found.get("NetworkSettings") or {}).get("Networks") or {}).values()
-        ),
-    )
-
-
-async def _network(engine: AdoptionEngine, name: str) -> Mapping[str, Any]:
-    """The cluster's before a local one of the same name."""
-    found = [each for each in await engine.networks.find({"name": [name]}) if each.get("Name") == name]
-    return next(iter(sorted(found, key=lambda each: each.get("Scope") != "swarm")), {})
-
-
-async def _volumes(engine: AdoptionEngine, wanted: Collection[str]) -> dict[str, Mapping[str, str]]:
-    listed = await engine.volumes.find()
-    return {str(each["Name"]): each.get("Labels") or {} for each in listed if each["Name"] in wanted}
-
-
-# --- before the take-over -------------------------------------------------------------------------------------------
-
-
-async def keep_redis_data(engine: AdoptionEngine, service: str) -> None:
-    """Have a Redis that is taken over write its data where ours reads it; call it before its service is updated.
-
-    The original keeps snapshots only. A Redis that is started with an append-only file and finds none begins empty,
-    whatever snapshot there is (redis.io, "Redis persistence"), so the file is made by the one that has the data.
-    Raises ConfigurationError where it does not do as it is told.
-    """
-    view = view_tasks(await engine.tasks.of_service(service))
-    if view.state is not TaskState.UP:
-        raise ConfigurationError(
-            f"cannot take over service {service!r}: it does not run ({view.text}), so its data cannot be written out; "
-            f"start it (`docker service scale {service}=1`), or remove it and its volume if the data is not needed"
-        )
-    said = (await _redis(engine, view.container, "config", "set", "appendonly", "yes")).strip()
-    if said != "OK":
-        raise ConfigurationError(
-            f"cannot take over service {service!r}: its Redis does not switch on its append-only file ({said}); do it "
-            f"by hand with its password (redis-cli: `config set appendonly yes`, then `config set requirepass ''`)"
-        )
-    try:
-        with anyio.fail_after(REWRITE_SECONDS):
-            await _wait_written(engine, view.container)
-    except TimeoutError as error:
-        raise UnreachableError(
-            f"cannot take over service {service!r}: its Redis has not written its append-only file within "
-            f"{REWRITE_SECONDS:g} s; look at its log (disk full?) and try again"
-        ) from error
-
-
-async def _wait_written(engine: AdoptionEngine, container: str) -> None:
-    while not is_written(await _redis(engine, container, "info", "persistence")):  # noqa: ASYNC110  (it tells no event)
-        await anyio.sleep(_POLL_SECONDS)
-
-
-def is_written(persistence: str) -> bool:
-    """Whether `INFO persistence` says that the append-only file is there and whole."""
-    fields = dict(line.strip().partition(":")[::2] for line in persistence.splitlines())
-    wanted = {
-        "aof_enabled": "1",
-        "aof_rewrite_in_progress": "0",
-        "aof_rewrite_scheduled": "0",
-        "aof_last_bgrewrite_status": "ok",
-    }
-    return all(fields.get(name) == value for name, value in wanted.items())
-
-
-async def _redis(engine: AdoptionEngine, container: str, *words: str) -> str:
-    done = await engine.containers.exec(container, ["redis-cli", *words])
-    return (done.stdout or done.stderr).decode(errors="replace")
-
-
-async def rescue_acme(engine: AdoptionEngine, container: str, files: Sequence[str] = ACME_FILES) -> bytes | None:
-    """The certificates of a Traefik that is to be replaced: the first of `files` that holds some; None for none.
-
-    Read by the engine, so a folder of the host that is mounted into it is read too.
-    """
-    for file in files:
-        with suppress(EngineRefused):
-            found = only_file(await engine.containers.get_archive(container, file))
-            if found is not None and _has_certificates(found):
-                return found
-    return None
-
-
-def only_file(archive: bytes) -> bytes | None:
-    """The content of the one plain file in a tar; None where it is anything else."""
-    with suppress(tarfile.TarError), tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        members = tar.getmembers()
-        file = tar.extractfile(members[0]) if len(members) == 1 and members[0].isfile() else None
-        return file.read() if file is not None else None
-    return None
-
-
-def _has_certificates(text: bytes) -> bool:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(found, dict) and bool(found)

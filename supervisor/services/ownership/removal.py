@@ -21,7 +21,7 @@ from supervisor.engine.client import Engine
 from supervisor.engine.errors import EngineRefused, NotFound
 from supervisor.engine.labels import INSTALL, STACK
 from supervisor.engine.swarm_plan import SwarmFacts
-from supervisor.services.lease import LIVE_SECONDS, Claim, Holder, lease_name, read_claim, see_container
+from supervisor.services.ownership.lease import LIVE_SECONDS, Claim, Holder, lease_name, read_claim, see_container
 
 LET_GO_SECONDS = 30.0
 """How long a network or volume may be in use by what has just ended."""

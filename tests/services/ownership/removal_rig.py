@@ -11,7 +11,7 @@ import anyio
 
 from supervisor.engine.client import Engine
 from supervisor.engine.errors import NotFound
-from supervisor.services.lease import Claim, Holder, lease_name
+from supervisor.services.ownership.lease import Claim, Holder, lease_name
 from supervisor.services.swarm.spec import DataService, HealthCheck, Owner, SecretFile, service_body
 from tests.contracts.engine_made import engine_of, ready_swarm
 from tests.engine_rig.engine import Share

@@ -16,7 +16,7 @@ from supervisor.engine.client import Endpoint, Engine
 from supervisor.engine.errors import EngineRefused
 from supervisor.engine.labels import INSTALL, LEASE, LEASE_SIGNED, STACK
 from supervisor.engine.resources import Containers, Nodes, Payloads
-from supervisor.services.lease import (
+from supervisor.services.ownership.lease import (
     LIVE_SECONDS,
     Claim,
     Held,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 
 from supervisor.core.settings import Settings
-from supervisor.services.adoption import Adoption
+from supervisor.services.ownership.adoption import Adoption
 from supervisor.services.swarm.roles import Volume
 
 _USED = "engine.used"

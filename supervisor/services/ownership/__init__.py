@@ -1,0 +1,1 @@
+"""Whose the services of a stack are: lease, survey, adoption, passwords, what is remembered, removal."""
