@@ -281,11 +281,12 @@ class EngineStack:
     async def restart_engine(self, plan: RestartPlan) -> None:
         """See `EngineHands`."""
         assert self.restart_service is not None
-        words = ["ip", "address", "replace", plan.loopback_address, "dev", "lo"]
-        add = Command(name="ip", argv=words, env={"PATH": self._environ.get("PATH", os.defpath)})
-        status, said = await self._run_program(add)
+        what = "replace" if plan.present else "delete"
+        words = ["ip", "address", what, plan.loopback_address, "dev", "lo"]
+        change = Command(name="ip", argv=words, env={"PATH": self._environ.get("PATH", os.defpath)})
+        status, said = await self._run_program(change)
         if status:
-            raise SupervisorError(f"cannot give loopback the address {plan.loopback_address}: {said}")
+            raise SupervisorError(f"cannot {what} the address {plan.loopback_address} on loopback: {said}")
         await self.restart_service(DOCKERD)
 
     def _network_spec(self) -> NetworkSpec:

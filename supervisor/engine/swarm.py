@@ -38,12 +38,13 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class RestartPlan:
-    """Restart the engine with one more address on `lo` (`/32`), which keeps its Swarm's listener alive.
+    """Restart the engine with an address (`/32`) on `lo`, or without it.
 
-    The address may go at the start of the engine after that.
+    With a lost address there its Swarm's listener binds again, so that another can be written down.
     """
 
     loopback_address: str
+    present: bool = True
 
 
 class EngineHands(Protocol):
@@ -200,6 +201,11 @@ class SwarmRoom:
         except EngineRefused as error:
             raise UnreachableError(f"{lost_address(address, self._situation)} (tried here: {error.message})") from error
         await self._until(self._is_decided, PENDING_SECONDS)
+        # Now and then the engine's network agent does not come up again after a forced new cluster: the Swarm says
+        # active, and every task on an overlay is refused for good ("when swarm is not active"). A start brings it up.
+        await self._hands.restart_engine(RestartPlan(f"{address}/32", present=False))
+        if not await self._until(self._is_usable, RESTART_SECONDS):
+            raise lost_address(address, self._situation)
 
     async def _is_usable(self) -> bool:
         try:

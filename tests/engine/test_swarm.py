@@ -337,6 +337,16 @@ async def connected(daemon: Daemon) -> AsyncIterator[Engine]:
         engine.close()
 
 
+def loopback_alone(daemon: Daemon) -> None:
+    """Manager and gossip come to listen on loopback and nowhere else; a failure says where, with the log."""
+    ports = (2377, 7946)
+    try:
+        eventually(lambda: all(daemon.listeners(port) == {"127.0.0.1"} for port in ports), "loopback alone")
+    except AssertionError as error:
+        found = {port: daemon.listeners(port) for port in ports}
+        raise AssertionError(f"{error}; bound: {found}\n{daemon.log()[-9000:]}") from None
+
+
 @pytest.mark.engine
 async def test_swarm_on_loopback_binds_nothing_else_and_takes_a_free_pool(daemon: Daemon) -> None:
     daemon.inside("ip", "address", "add", "172.30.30.2/24", "dev", UPLINK)
@@ -354,7 +364,7 @@ async def test_swarm_on_loopback_binds_nothing_else_and_takes_a_free_pool(daemon
         network = await ensure_network(engine, NetworkSpec("late-net"))
         ranges = network_ranges([await engine.networks.inspect(network.id)])
     assert all(each.subnet_of(IPv4Network("10.253.0.0/16")) for each in ranges)
-    eventually(lambda: all(daemon.listeners(port) == {"127.0.0.1"} for port in (2377, 7946)), "loopback alone")
+    loopback_alone(daemon)
 
 
 @pytest.mark.engine
@@ -426,7 +436,8 @@ class Hands:
     async def restart_engine(self, plan: RestartPlan) -> None:
         self.plans.append(plan)
         self._daemon.stop()
-        self._daemon.inside("ip", "address", "add", plan.loopback_address, "dev", "lo")
+        change = "add" if plan.present else "delete"
+        self._daemon.inside("ip", "address", change, plan.loopback_address, "dev", "lo")
         self._daemon.start()
 
 
@@ -470,18 +481,17 @@ async def test_swarm_bound_to_a_lost_address_is_repaired_and_its_service_survive
         room = SwarmRoom(engine, SwarmSettings(), OWN, hands=hands, tell=told.append)
         after = await room.ensure()
         assert after == Membership(before.node_id, "127.0.0.1", repaired=True)
-        assert hands.plans == [RestartPlan("172.30.30.2/32")]
+        assert hands.plans == [RestartPlan("172.30.30.2/32"), RestartPlan("172.30.30.2/32", present=False)]
         # The gossip's listener comes after the state says active.
-        eventually(lambda: all(daemon.listeners(port) == {"127.0.0.1"} for port in (2377, 7946)), "loopback alone")
+        loopback_alone(daemon)
         daemon.stop()
-        daemon.inside("ip", "address", "del", "172.30.30.2/32", "dev", "lo")
         daemon.start()
         assert await room.ensure() == Membership(before.node_id, "127.0.0.1")
         assert [each["ID"] for each in await engine.services.find()] == [service]
         assert [each["ID"] for each in await engine.secrets.find()] == [secret]
         assert (await ensure_network(engine, NetworkSpec("kept-net"))).id == network.id
         await running_container(engine, "kept")
-    assert len(hands.plans) == 1
+    assert len(hands.plans) == 2
 
 
 UNTIL_TERM = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
