@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 from dataclasses import dataclass
+from pathlib import Path
 
 from supervisor.core.errors import ConfigurationError
 from supervisor.process.child import Identity
@@ -67,3 +68,12 @@ def _group(group: str, setting: str) -> int:
             f"cannot run the app with group {group!r} ({setting}): there is no such group here; add it to the image "
             f"(`groupadd {group}`), or give a number"
         ) from None
+
+
+def is_mapped(number: int, table: str) -> bool:
+    """Whether our user namespace has this uid (table `uid_map`) or gid (`gid_map`): else nobody can become it."""
+    try:
+        rows = [line.split() for line in Path(f"/proc/self/{table}").read_text().splitlines()]
+    except OSError:
+        return True  # no namespaces, so no limit
+    return any(int(first) <= number < int(first) + int(count) for first, _, count in rows)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.process.sock_diag import listening_inodes
+
 _TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 
@@ -134,6 +136,11 @@ def descends_from(pid: int, ancestor: int) -> bool:
 
 
 def _listening_inodes(port: int) -> set[str]:
+    inodes = listening_inodes(port)
+    return _inodes_by_table(port) if inodes is None else inodes
+
+
+def _inodes_by_table(port: int) -> set[str]:
     inodes: set[str] = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -172,6 +179,12 @@ def port_owners(port: int) -> list[int] | None:
     if not inodes:
         return None
     return [pid for pid in pids() if _holds_socket(pid, inodes)]
+
+
+def listens_on(pid: int, port: int) -> bool:
+    """Whether one process listens on TCP `port`; quicker than `port_owners`, which looks at all."""
+    inodes = _listening_inodes(port)
+    return bool(inodes) and _holds_socket(pid, inodes)
 
 
 def describe_port_owner(port: int) -> str:
