@@ -1,0 +1,1 @@
+"""The front: how requests reach the generation that serves, and what holds them while none does."""

@@ -1,0 +1,189 @@
+"""What every front offers: places for generations, a confirmed switch, counts to decide by, a holding answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from supervisor.core.errors import SupervisorError
+
+
+class FrontKind(StrEnum):
+    """How requests reach the app."""
+
+    PROXY = "proxy"
+    RESTART = "restart"
+
+
+class Wire(StrEnum):
+    """What is spoken on the app's port. `h2c` is HTTP/2 without TLS, also towards the app; `tcp` is anything."""
+
+    HTTP = "http"
+    H2C = "h2c"
+    TCP = "tcp"
+
+
+class FrontError(SupervisorError):
+    """The front did not do, or did not confirm, what was asked; the generation that served before still does."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one generation listens, as we reach it. `line` names it within its front.
+
+    A `private` one is for the front alone, and the app is told to listen on `host`.
+    """
+
+    line: str
+    host: str
+    port: int
+    private: bool = True
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Counts of one place since the switch to it. Requests in flight and streams (WebSocket, SSE) are apart.
+
+    `failed` counts 5xx answers, `unreached` refused or lost connections; `answered` counts all answers, 5xx among them.
+    """
+
+    in_flight: int = 0
+    streams: int = 0
+    answered: int = 0
+    failed: int = 0
+    unreached: int = 0
+
+    def since(self, earlier: Traffic) -> Traffic:
+        """What was counted after `earlier`; what is going on now stays as it is."""
+        return Traffic(
+            self.in_flight,
+            self.streams,
+            self.answered - earlier.answered,
+            self.failed - earlier.failed,
+            self.unreached - earlier.unreached,
+        )
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What clients are told while nobody serves: `phase` in a word (`starting`, `failed`), `reason` for people.
+
+    `waiting` are the names that are awaited, `done` what is through already.
+    """
+
+    phase: str
+    reason: str
+    waiting: tuple[str, ...] = ()
+    done: tuple[str, ...] = field(default=())
+
+
+class Front(Protocol):
+    """The front of one app. Opened before anything slow in the boot, closed last.
+
+    Every method but `promise` may raise FrontError. Nothing here starts or ends a generation.
+    """
+
+    @property
+    def kind(self) -> FrontKind:
+        """Which one it is."""
+
+    @property
+    def overlap(self) -> bool:
+        """Whether two generations can run beside each other."""
+
+    @property
+    def room(self) -> int:
+        """How many more places can be given out now."""
+
+    async def take_place(self) -> Place:
+        """A place for the next generation; its port is free now. ConfigurationError where it is taken by a stranger."""
+
+    async def give_back(self, place: Place) -> None:
+        """The generation there is gone. Idempotent, and never raises: there is nobody to tell."""
+
+    async def switch(self, place: Place) -> None:
+        """New requests go to `place`, and only there; returns when that is confirmed. What is in flight stays."""
+
+    async def share(self, place: Place, percent: float) -> None:
+        """Beside the one that serves, give `percent` (above 0, below 100) of new requests to `place`; 0 ends that.
+
+        A front of kind `restart` raises FrontError.
+        """
+
+    async def wait(self) -> None:
+        """Nobody serves for now: new requests wait, within bounds, for the next `switch` or `answer`."""
+
+    async def answer(self, holding: Holding) -> None:
+        """Nobody serves until the next `switch`: requests that wait, and new ones, get `holding` (503, Retry-After)."""
+
+    async def traffic(self, place: Place) -> Traffic | None:
+        """Counts of `place`; None where this front cannot know."""
+
+    async def waiting(self) -> int:
+        """How many requests wait for somebody to serve them."""
+
+
+async def traffic_of(front: Front, place: Place) -> Traffic | None:
+    """Counts of `place`; None where this front cannot know, or cannot be asked just now."""
+    try:
+        return await front.traffic(place)
+    except FrontError:
+        return None
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a kind of front keeps, row by row, in words for people."""
+
+    kind: FrontKind
+    rows: tuple[tuple[str, str], ...]
+
+
+_ROWS = (
+    "requests during a reload",
+    "connections of clients",
+    "broken new code",
+    "roll back",
+    "crash of the app",
+    "while nobody serves",
+    "the app is given",
+)
+PROMISES: dict[FrontKind, Promise] = {
+    FrontKind.PROXY: Promise(
+        FrontKind.PROXY,
+        tuple(
+            zip(
+                _ROWS,
+                (
+                    "none fails; each goes to the old or the new generation",
+                    "stay open",
+                    "is tried beside the old one and never gets a request before it is healthy",
+                    "one switch, the old generation is kept warm",
+                    "new requests wait for the next generation; those in flight are lost",
+                    "the boot page (503, Retry-After)",
+                    "a private port in PORT",
+                ),
+                strict=True,
+            )
+        ),
+    ),
+    FrontKind.RESTART: Promise(
+        FrontKind.RESTART,
+        tuple(
+            zip(
+                _ROWS,
+                (
+                    "refused from the old generation's stop until the new one listens",
+                    "are closed",
+                    "replaces what worked, and is started again and again",
+                    "none",
+                    "requests are refused until the next generation listens",
+                    "refused; the reason (503) once the app is held",
+                    "the public port in PORT",
+                ),
+                strict=True,
+            )
+        ),
+    ),
+}
