@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import anyio
 
+from supervisor.app.notify import Readiness
 from supervisor.probe.http import HttpAnswer, probe_http
 from supervisor.probe.tcp import probe_tcp
 from supervisor.probe.verdict import Verdict, good, waiting
 from supervisor.process.child import Child
 from supervisor.process.leftovers import MARKER_VARIABLE
-from supervisor.process.procfs import command_line, descends_from, has_environ, port_owners
+from supervisor.process.procfs import command_line, descends_from, has_environ, listens_on, port_owners
 
 FIRST_SECONDS = 2.0
 CONFIRM_SECONDS = 0.02
@@ -34,6 +35,14 @@ class HealthCheck:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How often a serving app is asked, and how many failures in a row make it hung."""
+
+    interval_seconds: float
+    retries: int
+
+
+@dataclass(frozen=True)
 class Passed:
     """The gate is passed; `path` is what answered (empty without HTTP)."""
 
@@ -43,9 +52,19 @@ class Passed:
 
 @dataclass(frozen=True)
 class Refused:
-    """The gate was not passed within its time."""
+    """The gate was not passed within its time; `answer` is that to the last probe."""
 
     reason: str
+    answer: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a start is allowed and asked, in seconds. It may ask for more time itself (EXTEND_TIMEOUT_USEC)."""
+
+    start_seconds: float
+    min_uptime_seconds: float = 0.0
+    must_say_ready: bool = False
 
 
 def pause_seconds(elapsed: float) -> float:
@@ -62,8 +81,11 @@ async def ask(check: HealthCheck, path: str) -> HttpAnswer:
     return await probe_http(f"http://{check.host}:{check.port}{path}", limit_seconds=check.limit_seconds)
 
 
-async def pass_gate(child: Child, check: HealthCheck, *, start_seconds: float) -> Passed | Refused:
-    """Wait until the app answers twice in a row from a process of `child`, at most `start_seconds`.
+async def pass_gate(child: Child, check: HealthCheck, readiness: Readiness, terms: Terms) -> Passed | Refused:
+    """Wait until the app answers twice in a row from a process of `child`, within the start's time.
+
+    Before its least uptime it does not pass: an app that answers once and dies must not get a request. Where the app is
+    to say that it is ready, it is not asked before.
 
     The caller races this against the child's end. Cancelling leaves nothing behind.
     """
@@ -71,8 +93,13 @@ async def pass_gate(child: Child, check: HealthCheck, *, start_seconds: float) -
     path, attempts, good_before, last = check.path, 0, False, "not probed yet"
     while True:
         elapsed = anyio.current_time() - started
-        if elapsed >= start_seconds:
-            return Refused(f"not healthy after {start_seconds:g} s and {attempts} probes; last answer: {last}")
+        allowed = max(terms.start_seconds, readiness.extended_until - started)
+        if elapsed >= allowed:
+            return Refused(f"not healthy after {allowed:.4g} s and {attempts} probes; last answer: {last}", last)
+        if terms.must_say_ready and not readiness.ready:
+            last = readiness.detail
+            await anyio.sleep(pause_seconds(elapsed))
+            continue
         answer = await ask(check, path)
         attempts += 1
         verdict = _from_ours(answer.verdict, child, check)
@@ -80,7 +107,7 @@ async def pass_gate(child: Child, check: HealthCheck, *, start_seconds: float) -
         if answer.status == 404 and path != "/":
             path = "/"
             continue
-        if verdict.good and good_before:
+        if verdict.good and good_before and elapsed >= terms.min_uptime_seconds:
             return Passed(path if check.kind == "http" else "", attempts)
         good_before = verdict.good
         await anyio.sleep(CONFIRM_SECONDS if verdict.good else pause_seconds(elapsed))
@@ -88,7 +115,7 @@ async def pass_gate(child: Child, check: HealthCheck, *, start_seconds: float) -
 
 def _from_ours(verdict: Verdict, child: Child, check: HealthCheck) -> Verdict:
     """A good answer on the app's port counts only from the app: a stranger on it would hide a dead app."""
-    if not verdict.good or check.kind == "none":
+    if not verdict.good or check.kind == "none" or listens_on(child.pid, check.port):
         return verdict
     owners = port_owners(check.port)
     if owners is None:
@@ -101,22 +128,27 @@ def _from_ours(verdict: Verdict, child: Child, check: HealthCheck) -> Verdict:
 
 
 async def watch_liveness(
-    check: HealthCheck, path: str, *, interval_seconds: float, retries: int, on_answer: Reporter, excuse: Excuse
+    check: HealthCheck,
+    path: str,
+    *,
+    pace: Callable[[], Pace],
+    on_answer: Reporter,
+    excuse: Excuse,
 ) -> str:
-    """Probe a serving app for ever; returns why once `retries` probes in a row failed.
+    """Probe a serving app for ever; returns why once as many probes in a row failed as the pace allows.
 
     An app that answers, if only to say that its database is down, does not count as hung while that is so: a restart
     would not help, and would use up its budget. `on_answer(good, detail)` is told of every answer.
     """
     failures = 0
     while True:
-        await anyio.sleep(interval_seconds)
+        await anyio.sleep(pace().interval_seconds)
         answer = await _ask_within(check, path)
         why = answer.verdict.detail
         excused = excuse() if answer.status is not None and not answer.verdict.good else ""
         on_answer(answer.verdict.good, f"{why} (while {excused})" if excused else why)
         failures = 0 if answer.verdict.good or excused else failures + 1
-        if failures >= retries:
+        if failures >= pace().retries:
             return f"{failures} liveness probes in a row failed; last answer: {why}"
 
 

@@ -48,27 +48,37 @@ class Generation:
         return time.monotonic() - self._served_since if self._served_since is not None else 0.0
 
     def ready(self, reason: str) -> None:
-        """It passed the gate."""
-        self._machine.to(G.READY, reason)
+        """It passed the gate. Like `serve` and `warm` nothing where it failed meanwhile: news come in any order."""
+        self._move(G.READY, reason)
 
     def serve(self) -> None:
         """Requests go to it from now on."""
-        self._served_since = time.monotonic()
-        self._machine.to(G.SERVING)
+        if self._served_since is None:
+            self._served_since = time.monotonic()
+        self._move(G.SERVING)
+
+    def warm(self, reason: str) -> None:
+        """Requests go to another one; it is kept for a switch back."""
+        self._move(G.WARM, reason)
+
+    def drain(self, reason: str) -> None:
+        """It finishes what it has, and ends."""
+        self._move(G.DRAINING, reason)
 
     def fail(self, reason: str) -> None:
         """It crashed, hung, or did not pass the gate."""
-        if self._machine.can(G.FAILED):
-            self._machine.to(G.FAILED, reason)
+        self._move(G.FAILED, reason)
 
     async def stop(self, grace_seconds: float, reason: str) -> None:
         """Stop signal, grace, KILL; the tree is empty when this returns. A failed one is cleaned up all the same."""
-        if self._machine.can(G.DRAINING):
-            self._machine.to(G.DRAINING, reason)
+        self.drain(reason)
         if self.child.alive or self.child.survivors:
             await self.child.stop(grace_seconds=grace_seconds)
-        if self._machine.can(G.STOPPED):
-            self._machine.to(G.STOPPED, str(self.child.exit or ""))
+        self._move(G.STOPPED, str(self.child.exit or ""))
+
+    def _move(self, state: GenerationState, reason: str = "") -> None:
+        if self._machine.can(state):
+            self._machine.to(state, reason)
 
     def _moved(self, old: GenerationState, new: GenerationState, reason: str) -> None:
         self._announce(new, reason)

@@ -87,7 +87,19 @@ class AppGaveUpError(SupervisorError):
     exit_code = ExitCode.APP_GAVE_UP
 
 
+class TransientError(SupervisorError):
+    """The system lacks something just now (memory, processes, descriptors, disk); trying again may help."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
 class RejectedError(SupervisorError):
     """A request cannot be carried out now; nothing was changed."""
+
+    exit_code = ExitCode.REJECTED
+
+
+class RolledBackError(SupervisorError):
+    """What was asked for was done and did not hold; all is again as it was before."""
 
     exit_code = ExitCode.REJECTED
