@@ -3,14 +3,58 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 
+from dotenv.parser import parse_stream
+
+from supervisor.app.spec import Launch
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import PREFIX, Settings, parse_command, variable
 from supervisor.placement import Placement
 from supervisor.process.account import find_account
 from supervisor.process.child import Command, Identity
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """KEY=VALUE lines, quoted as in a shell, without substitution. Raises ConfigurationError naming the first bad line.
+
+    A key without a value is left out, as is one of our own prefix: settings have their own file.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            lines = list(parse_stream(file))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"cannot read {str(path)!r} (SUPERVISOR_ENV_FILE): {why}") from error
+    for line in lines:
+        if line.error:
+            number = line.original.line + line.original.string.count("\n", 0, len(line.original.string) - 1)
+            raise ConfigurationError(
+                f"cannot read {str(path)!r} (SUPERVISOR_ENV_FILE): line {number} is not KEY=VALUE; mend that line"
+            )
+    return {
+        line.key: line.value
+        for line in lines
+        if line.key is not None and line.value is not None and not line.key.startswith(PREFIX)
+    }
+
+
+def _told(launch: Launch, base: Mapping[str, str]) -> dict[str, str]:
+    """What only one generation is told."""
+    told = {"SUPERVISOR_GENERATION": str(launch.number), **dict(launch.readiness.environ)}
+    if launch.overlapping:
+        told["SUPERVISOR_OVERLAPPING"] = "1"
+    if not launch.place.private:
+        return told
+    told |= {"PORT": str(launch.place.port), "SUPERVISOR_PUBLIC_PORT": base["PORT"]}
+    told["HOST"] = base.get("HOST") or launch.place.host
+    # Docker sets HOSTNAME to the container's id; servers that bind to it (Next.js) would not be on loopback then.
+    if base.get("HOSTNAME", socket.gethostname()) == socket.gethostname():
+        told["HOSTNAME"] = launch.place.host
+    return told
 
 
 class AppEnvironment:
@@ -31,7 +75,8 @@ class AppEnvironment:
         redis_url: Secret | None,
     ) -> None:
         self._settings = settings
-        self.base = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+        self.base = read_env_file(settings.env_file) if settings.env_file is not None else {}
+        self.base |= {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
         self.base["PORT"] = str(settings.port)
         self.base["SUPERVISOR_DOCKER_MODE"] = placement.mode
         decision = placement.decision
@@ -64,14 +109,15 @@ class AppEnvironment:
                 f"cannot start the app: its folder {str(folder)!r} does not exist; set APP_DIR or --app-dir"
             )
 
-    def app(self, generation: int) -> Command:
-        """The app itself."""
+    def app(self, launch: Launch) -> Command:
+        """The app itself, told where its generation is to listen."""
         argv = self._settings.app_command
         assert argv is not None, "check() comes first"
         return Command(
             name="app",
             argv=argv,
-            env={**self.base, "SUPERVISOR_GENERATION": str(generation)},
+            env={**self.base, **_told(launch, self.base)},
+            pass_fds=launch.readiness.pass_fds,
             cwd=str(self._settings.app_dir),
             identity=self._identity,
             stop_signal=signal.Signals[f"SIG{self._settings.app_stop_signal}"],
@@ -83,6 +129,11 @@ class AppEnvironment:
         if not isinstance(argv, tuple):
             raise ConfigurationError(f"cannot run {name}: its command is empty")
         return Command(name=name, argv=argv, env=self.base, cwd=str(self._settings.app_dir), identity=self._identity)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Whom the app runs as; None: as we do."""
+        return self._identity
 
     @property
     def _identity(self) -> Identity | None:

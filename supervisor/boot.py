@@ -15,7 +15,6 @@ from supervisor.app.hooks import notify, run_hooks
 from supervisor.core.errors import (
     AppGaveUpError,
     MigrationError,
-    RejectedError,
     SupervisorError,
     UnreachableError,
 )
@@ -29,7 +28,7 @@ from supervisor.core.events import (
     Warned,
 )
 from supervisor.core.groups import plain_errors
-from supervisor.core.requests import Outcome, Request, Result
+from supervisor.migrations.model import Migrations
 from supervisor.parts import Parts
 from supervisor.process.leftovers import end_leftovers, find_leftovers
 from supervisor.services.backend import run_to_end
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 _LEFTOVER_SECONDS = 10.0
 _LEADER_SECONDS = 60.0  # of a Postgres, or of a dockerd with its containers
 _ROUTE_SECONDS = 15.0
-_ROUTE_AGAIN_SECONDS = 2.0
 
 
 async def end_earlier_processes(state: State, publish: Publish) -> None:
@@ -77,7 +75,7 @@ class Boot:
         with plain_errors():
             await self._bring_up()
         async with self._phase("route"):
-            await self._prove_routes(_ROUTE_SECONDS)
+            await self.prove_routes(_ROUTE_SECONDS)
         elapsed = round(time.monotonic() - self._started, 3)
         self._publish(BootFinished(elapsed_seconds=elapsed, addresses=self._parts.addresses()))
 
@@ -125,7 +123,7 @@ class Boot:
         """Migrations and the app; where the app may be held, its failure, or theirs, ends the boot in that."""
         try:
             async with self._phase("migrations"):
-                await self._migrate()
+                await self.migrate(self._parts.plan.migrations)
             async with self._phase("app"):
                 for app in self._parts.apps.values():
                     await self._start_for_good(app)
@@ -143,8 +141,8 @@ class Boot:
             self._publish(Warned(message="the app's first start failed", detail=str(error)))
             await app.wait_verdict()
 
-    async def _migrate(self) -> None:
-        migrations = self._parts.migrations
+    async def migrate(self, migrations: Migrations | None) -> None:
+        """Apply what is pending. Raises MigrationError."""
         if migrations is None:
             return
         report = await migrations.apply()
@@ -160,7 +158,8 @@ class Boot:
             )
         )
 
-    async def _prove_routes(self, within_seconds: float) -> None:
+    async def prove_routes(self, within_seconds: float) -> None:
+        """Ask for each app through the proxy until it answers; what does not is only told."""
         for name, route in self._parts.routes.items():
             app = self._parts.apps[name]
             if not app.is_serving or not self._parts.orchestrator.runner("traefik").is_ready:
@@ -202,29 +201,5 @@ class Boot:
             )
 
     async def _run_hook(self, name: str, command: str, limit_seconds: float) -> tuple[int, str]:
-        made = self._parts.environment.one_shot(name, command)
+        made = self._parts.plan.environment.one_shot(name, command)
         return await run_to_end(self._parts.reaper, made, self._parts.rings.ring(name), limit_seconds=limit_seconds)
-
-    async def reload(self, request: Request) -> Outcome:
-        """Pending migrations, then the app anew. A failing migration rejects it, and the running app is untouched."""
-        phases: dict[str, float] = {}
-        started = time.monotonic()
-        try:
-            await self._migrate()
-        except SupervisorError as error:
-            raise RejectedError(f"the reload is rejected, the running app untouched: {error}") from error
-        phases["migrations"] = round(time.monotonic() - started, 3)
-        for app in self._parts.apps.values():
-            was_serving = app.is_serving
-            stopping = time.monotonic()
-            await app.stop(reason="reload")
-            stopped = time.monotonic()
-            phases["stop"] = round(stopped - stopping, 3)
-            await app.start()
-            phases["start"] = round(time.monotonic() - stopped, 3)
-            if was_serving:
-                phases["gap"] = round(time.monotonic() - stopping, 3)
-        proving = time.monotonic()
-        await self._prove_routes(_ROUTE_AGAIN_SECONDS)
-        phases["route"] = round(time.monotonic() - proving, 3)
-        return Outcome(result=Result.OK, elapsed_seconds=round(time.monotonic() - started, 3), phases=phases)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.abc import TaskStatus
 
-from supervisor.core.errors import RejectedError, SupervisorError
+from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
 from supervisor.core.events import Publish, ReloadFinished, ReloadRequested
-from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.requests import DECISIONS, Outcome, Request, Result, Verb
 
 MAX_WAITING = 64
+NOTHING_TO_DECIDE = Outcome(result=Result.REJECTED, reason="cannot decide on a canary: none is running")
 
 CarryOut = Callable[[Request], Awaitable[Outcome]]
 
@@ -31,17 +32,33 @@ class _Turn:
         self.done.set()
 
 
+def _same(one: Request, other: Request) -> bool:
+    return (one.verb, one.target, one.canary) == (other.verb, other.target, other.canary)
+
+
 class Controller:
     """Long-lived: `await group.start(controller.run)`; requests made before that wait.
 
-    A reload asked for while one waits joins it; asked for while one runs, it becomes the next. So a caller always gets
-    the outcome of a reload that began after its request. Shutdown does not queue: cancelling `run` cancels the turn in
-    hand and answers all that wait.
+    A reload asked for while one waits joins it; asked for while one runs, it becomes the next, unless the one in hand
+    can still `start_over`. So a caller always gets the outcome of a reload that read the disk after its request.
+    Shutdown does not queue: cancelling `run` cancels the turn in hand and answers all that wait.
     """
 
-    def __init__(self, carry_out: CarryOut, publish: Publish) -> None:
+    def __init__(
+        self,
+        carry_out: CarryOut,
+        publish: Publish,
+        *,
+        start_over: Callable[[Request], bool] = lambda request: False,
+        decide: Callable[[Request], Outcome] = lambda request: NOTHING_TO_DECIDE,
+        hurry: Callable[[], None] = lambda: None,
+    ) -> None:
         self._carry_out = carry_out
         self._publish = publish
+        self._start_over = start_over
+        self._decide = decide
+        self._hurry = hurry
+        self._current: _Turn | None = None
         self._waiting: deque[_Turn] = deque()
         self._arrived = anyio.Event()
         self._closed = False
@@ -59,11 +76,16 @@ class Controller:
 
     def post(self, request: Request) -> _Turn:
         """Ask without waiting; the turn tells when it is done."""
-        turn = self._join(request) or _Turn(request)
+        if request.verb in DECISIONS:
+            decided = _Turn(request)
+            decided.finish(self._decide(request))
+            return decided
+        joined = self._join(request)
         if request.verb is Verb.RELOAD:
-            self._publish(ReloadRequested(source=request.source, merged=turn in self._waiting))
-        if turn in self._waiting:
-            return turn
+            self._publish(ReloadRequested(source=request.source, merged=joined is not None))
+        if joined is not None:
+            return joined
+        turn = _Turn(request)
         if self._closed:
             turn.finish(Outcome(result=Result.CANCELLED, reason="the supervisor is stopping"))
         elif len(self._waiting) >= MAX_WAITING:
@@ -71,14 +93,17 @@ class Controller:
         else:
             self._waiting.append(turn)
             self._arrived.set()
+            self._hurry()
         return turn
 
     def _join(self, request: Request) -> _Turn | None:
-        """The waiting turn that will do what is asked anyway: the same verb and target, and nothing else behind it."""
-        if self._waiting:
-            last = self._waiting[-1]
-            if (last.request.verb, last.request.target) == (request.verb, request.target):
-                return last
+        """The turn that will do what is asked anyway: the last one waiting, or the one in hand that starts over."""
+        last = self._waiting[-1] if self._waiting else None
+        if last is not None:
+            return last if _same(last.request, request) else None
+        current = self._current
+        if current is not None and _same(current.request, request) and self._start_over(request):
+            return current
         return None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -90,8 +115,10 @@ class Controller:
                 while not self._waiting:
                     self._arrived = anyio.Event()
                     await self._arrived.wait()
-                turn = self._waiting.popleft()
-                turn.finish(await self._answer(turn.request))
+                turn = self._current = self._waiting.popleft()
+                outcome = await self._answer(turn.request)
+                self._current = None
+                turn.finish(outcome)
         finally:
             self._close(turn)
 
@@ -101,6 +128,8 @@ class Controller:
             outcome = await self._carry_out(request)
         except RejectedError as error:
             outcome = Outcome(result=Result.REJECTED, reason=str(error))
+        except RolledBackError as error:
+            outcome = Outcome(result=Result.ROLLED_BACK, reason=str(error))
         except SupervisorError as error:
             outcome = Outcome(result=Result.FAILED, reason=str(error))
         if request.verb is Verb.RELOAD:
@@ -111,6 +140,8 @@ class Controller:
                     reason=outcome.reason,
                     elapsed_seconds=round(anyio.current_time() - started, 3),
                     gap_seconds=outcome.phases.get("gap"),
+                    phases=outcome.phases,
+                    apps=outcome.detail.get("apps", {}),
                 )
             )
         return outcome

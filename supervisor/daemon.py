@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,13 +17,15 @@ from anyio.abc import TaskGroup
 
 from supervisor import __version__
 from supervisor.app.app import App
+from supervisor.app_reload import AppReload
 from supervisor.boot import Boot, end_earlier_processes
-from supervisor.controller import Controller
+from supervisor.controller import NOTHING_TO_DECIDE, Controller
 from supervisor.core.errors import BootDeadlineError, ExitCode, SupervisorError
 from supervisor.core.events import Errored, EventBus, Notice, SupervisorStarted, Warned
 from supervisor.core.groups import plain_errors
 from supervisor.core.requests import Outcome, Request, Result, Verb
 from supervisor.core.settings import Loaded
+from supervisor.fronts import Fronts
 from supervisor.observe.eventlog import EventLog
 from supervisor.observe.log import LogSink, capture_logging, wants_json
 from supervisor.observe.overall import OverallFold
@@ -53,14 +56,17 @@ class Entry:
     ignored: frozenset[int]
 
 
-def run_daemon(loaded: Loaded, entry: Entry) -> int:
-    """Run until stopped; gives the exit code. Errors are in the log by then."""
+def run_daemon(loaded: Loaded, entry: Entry, reread: Callable[[], Loaded]) -> int:
+    """Run until stopped; gives the exit code. Errors are in the log by then.
+
+    `reread` gives the settings as the sources say when it is called.
+    """
     settings = loaded.settings
     sink = LogSink(as_json=wants_json(settings.log_format), level=settings.log_level)
     capture_logging(sink)
     code = ExitCode.INTERNAL
     try:
-        daemon = Daemon(loaded, entry, sink)
+        daemon = Daemon(loaded, entry, sink, reread)
         with plain_errors():
             code = anyio.run(daemon.run, backend="asyncio")
     except SupervisorError as error:
@@ -76,8 +82,9 @@ def run_daemon(loaded: Loaded, entry: Entry) -> int:
 class Daemon:
     """One supervisor. Raises our errors from the constructor where the state cannot be opened."""
 
-    def __init__(self, loaded: Loaded, entry: Entry, sink: LogSink) -> None:
+    def __init__(self, loaded: Loaded, entry: Entry, sink: LogSink, reread: Callable[[], Loaded]) -> None:
         self._settings = loaded.settings
+        self._reread = reread
         self._warnings = loaded.warnings
         self._entry = entry
         self._sink = sink
@@ -102,7 +109,11 @@ class Daemon:
         )
         self._parts: Parts | None = None
         self._boot: Boot | None = None
-        self._controller = Controller(self._carry_out, self._publish)
+        self._fronts: Fronts | None = None
+        self._reload: AppReload | None = None
+        self._controller = Controller(
+            self._carry_out, self._publish, start_over=self._start_over, decide=self._decide, hurry=self._end_canary
+        )
         self._stop = anyio.Event()
         self._stop_signals = 0
         self._error: SupervisorError | None = None
@@ -167,6 +178,19 @@ class Daemon:
         await parts.start(self._control().run)
         # Before anything is built: leftovers hold the ports that are chosen then.
         await end_earlier_processes(self._state, self._publish)
+        self._fronts = Fronts(
+            self._settings,
+            dict(os.environ),
+            apps=[APP],
+            state=self._state,
+            reaper=self._reaper,
+            ring=self._rings.ring,
+            publish=self._publish,
+            redact=self._sink.redactor.text,
+        )
+        # Before all that is slow: from here on clients are told what is awaited.
+        await parts.start(self._fronts.run)
+        self._bus.subscribe(self._fronts.page.publish)
         placement = await find_placement(self._settings, dict(os.environ), self._state, self._publish)
         made = self._build(placement)
         await parts.start(made.orchestrator.run)
@@ -177,11 +201,13 @@ class Daemon:
         await self._boot_of(made).run()
 
     def _build(self, placement: Placement) -> Parts:
+        assert self._fronts is not None
         self._parts = Parts(
             self._settings,
             dict(os.environ),
             placement=placement,
             state=self._state,
+            fronts=self._fronts,
             reaper=self._reaper,
             rings=self._rings,
             publish=self._publish,
@@ -193,6 +219,9 @@ class Daemon:
 
     def _boot_of(self, parts: Parts) -> Boot:
         self._boot = Boot(parts, self._publish)
+        self._reload = AppReload(
+            parts, reread=self._reread, migrate=self._boot.migrate, prove_routes=self._boot.prove_routes
+        )
         return self._boot
 
     def _control(self) -> ControlServer:
@@ -232,22 +261,38 @@ class Daemon:
     async def _carry_out(self, request: Request) -> Outcome:
         """One turn of the controller, which runs after the boot only."""
         assert self._parts is not None
-        assert self._boot is not None
+        assert self._reload is not None
         if request.verb is Verb.RELOAD:
-            return await self._boot.reload(request)
+            return await self._reload.run(request.canary)
         app = self._parts.apps.get(request.target)
         if app is not None:
             return await self._app_verb(app, request.verb)
         return await self._service_verb(self._parts.orchestrator.runner(request.target), request.verb)
 
+    def _start_over(self, request: Request) -> bool:
+        return request.verb is Verb.RELOAD and self._reload is not None and self._reload.start_over()
+
     async def _app_verb(self, app: App, verb: Verb) -> Outcome:
-        if verb is not Verb.START:
-            await app.stop(reason="stopped by hand" if verb is Verb.STOP else "restart")
-        if verb is not Verb.STOP:
-            if verb is Verb.START and app.is_serving:
+        match verb:
+            case Verb.STOP:
+                await app.stop(reason="stopped by hand")
+            case Verb.RESTART:
+                await app.restart()
+            case _ if app.is_serving:
                 return Outcome(result=Result.OK, reason="it runs already")
-            await app.start()
+            case _:
+                await app.start()
         return Outcome(result=Result.OK)
+
+    def _end_canary(self) -> None:
+        """Another order came: it must not wait for a canary, which may run for hours."""
+        for app in self._apps():
+            app.end_canary("the canary was aborted: another request came")
+
+    def _decide(self, request: Request) -> Outcome:
+        promote = request.verb is Verb.PROMOTE
+        decided = [app.decide(promote=promote) for app in self._apps() if request.target in ("", app.spec.name)]
+        return Outcome(result=Result.OK) if any(decided) else NOTHING_TO_DECIDE
 
     async def _service_verb(self, runner: ServiceRunner, verb: Verb) -> Outcome:
         match verb:

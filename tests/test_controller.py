@@ -6,9 +6,9 @@ import anyio
 import pytest
 
 from supervisor.controller import MAX_WAITING, Controller
-from supervisor.core.errors import MigrationError, RejectedError
+from supervisor.core.errors import MigrationError, RejectedError, RolledBackError
 from supervisor.core.events import Event, ReloadFinished, ReloadRequested
-from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.requests import Canary, Outcome, Request, Result, Verb
 
 pytestmark = pytest.mark.anyio
 
@@ -105,7 +105,12 @@ async def test_different_requests_do_not_merge_and_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "result"), [(RejectedError("no"), Result.REJECTED), (MigrationError("no"), Result.FAILED)]
+    ("error", "result"),
+    [
+        (RejectedError("no"), Result.REJECTED),
+        (RolledBackError("no"), Result.ROLLED_BACK),
+        (MigrationError("no"), Result.FAILED),
+    ],
 )
 async def test_our_errors_become_outcomes_and_the_loop_goes_on(error: Exception, result: Result) -> None:
     work = Work()
@@ -144,3 +149,117 @@ async def test_the_queue_is_bounded() -> None:
     turn = controller.post(Request(Verb.STOP, "api", "one more"))
     assert turn.outcome is not None
     assert turn.outcome.result is Result.REJECTED
+
+
+async def test_reload_that_can_start_over_is_joined_and_shared() -> None:
+    work, events, overs = Work(), list[Event](), list[Request]()
+
+    def start_over(request: Request) -> bool:
+        overs.append(request)
+        return True
+
+    controller = Controller(work, events.append, start_over=start_over)
+    async with anyio.create_task_group() as group:
+        await group.start(controller.run)
+        first = controller.post(RELOAD)
+        await work.began.wait()
+        assert controller.post(RELOAD) is first
+        work.may_end.set()
+        await first.done.wait()
+        group.cancel_scope.cancel()
+    assert overs == [RELOAD]
+    assert len(work.begun) == 1
+    assert [event.merged for event in events if isinstance(event, ReloadRequested)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "other", [Request(Verb.RELOAD, "api", canary=Canary(5, 60)), Request(Verb.RESTART, "api", "app")]
+)
+async def test_request_for_something_else_never_starts_the_one_in_hand_over(other: Request) -> None:
+    work = Work()
+    controller = Controller(work, lambda event: None, start_over=lambda request: True)
+    async with anyio.create_task_group() as group:
+        await group.start(controller.run)
+        controller.post(RELOAD)
+        await work.began.wait()
+        turn = controller.post(other)
+        work.may_end.set()
+        await turn.done.wait()
+        group.cancel_scope.cancel()
+    assert work.begun == [RELOAD, other]
+
+
+async def test_reload_joins_the_one_that_waits_rather_than_the_one_in_hand() -> None:
+    work, may = Work(), [False, True]
+    controller = Controller(work, lambda event: None, start_over=lambda request: may.pop(0))
+    async with anyio.create_task_group() as group:
+        await group.start(controller.run)
+        controller.post(RELOAD)
+        await work.began.wait()
+        waiting = controller.post(RELOAD)
+        assert controller.post(RELOAD) is waiting
+        group.cancel_scope.cancel()
+    assert may == [True]
+
+
+@pytest.mark.parametrize("verb", [Verb.PROMOTE, Verb.ABORT])
+async def test_decision_on_a_canary_is_made_at_once_beside_the_turn_in_hand(verb: Verb) -> None:
+    work, decided = Work(), list[Request]()
+
+    def decide(request: Request) -> Outcome:
+        decided.append(request)
+        return Outcome(result=Result.OK)
+
+    controller = Controller(work, lambda event: None, decide=decide)
+    async with anyio.create_task_group() as group:
+        await group.start(controller.run)
+        controller.post(RELOAD)
+        await work.began.wait()
+        assert (await controller.submit(Request(verb, "api"))).ok
+        group.cancel_scope.cancel()
+    assert [request.verb for request in decided] == [verb]
+    assert work.begun == [RELOAD]
+
+
+async def test_decision_without_a_canary_is_rejected() -> None:
+    outcome = await Controller(Work(), lambda event: None).submit(Request(Verb.PROMOTE, "api"))
+    assert (outcome.result, outcome.reason) == (Result.REJECTED, "cannot decide on a canary: none is running")
+
+
+async def test_roll_back_is_published_with_phases_and_generations() -> None:
+    events: list[Event] = []
+    apps = {"app": {"generation": 1}}
+
+    async def work(request: Request) -> Outcome:
+        return Outcome(result=Result.ROLLED_BACK, reason="it died", phases={"gap": 0.5}, detail={"apps": apps})
+
+    controller = Controller(work, events.append)
+    async with anyio.create_task_group() as group:
+        await group.start(controller.run)
+        await controller.submit(RELOAD)
+        group.cancel_scope.cancel()
+    finished = events[-1]
+    assert isinstance(finished, ReloadFinished)
+    assert (finished.result, finished.reason, finished.gap_seconds) == ("rolled_back", "it died", 0.5)
+    assert finished.apps == apps
+
+
+async def test_an_order_that_waits_hurries_the_one_in_hand() -> None:
+    hurried: list[int] = []
+    started, release = anyio.Event(), anyio.Event()
+
+    async def carry_out(request: Request) -> Outcome:
+        started.set()
+        await release.wait()
+        return Outcome(result=Result.OK)
+
+    controller = Controller(carry_out, lambda event: None, hurry=lambda: hurried.append(1))
+    async with anyio.create_task_group() as group:
+        await group.start(controller.run)
+        controller.request(Request(Verb.RELOAD, "test", canary=Canary(5, 3600)))
+        await started.wait()
+        before = len(hurried)
+        controller.request(Request(Verb.RELOAD, "test"))
+        assert len(hurried) == before + 1
+        release.set()
+        group.cancel_scope.cancel()

@@ -21,6 +21,7 @@ from supervisor.cli import render
 from supervisor.cli.client import ControlClient, RefusedError, find
 from supervisor.core.errors import ExitCode, SupervisorError, UnreachableError
 
+_MAX_CANARY_SECONDS = 86400
 _REDRAW_SECONDS = 1.0
 _USAGE_ERROR_OF_CLICK = 2
 _GOOD = frozenset({"running", "degraded"})
@@ -166,10 +167,53 @@ def _redraw(client: ControlClient, changes: queue.SimpleQueue[bool], live: Live)
 def reload(
     socket: Socket = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.")] = True,
+    canary: Annotated[
+        str | None, typer.Option(metavar="PERCENT", help="First give new code this part of new requests, like 5%.")
+    ] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", metavar="TIME", help="How long the canary runs, like 60s or 10m.")
+    ] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="The canary in hand is good: go on now.")] = False,
+    abort: Annotated[bool, typer.Option("--abort", help="The canary in hand is no good: end it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring new code into service: pending migrations first, then every app. Exits with 1 when it was rejected."""
-    _ask(_client(socket), "reload", "/v1/reload", wait=wait, as_json=as_json)
+    """Bring new code into service: pending migrations first, then every app.
+
+    Exits with 1 when it was rejected, or rolled back.
+    """
+    if sum((canary is not None or for_ is not None, promote, abort)) > 1:
+        _fail("cannot reload: --canary with --for, --promote and --abort are three different things", ExitCode.USAGE)
+    if promote or abort:
+        verb = "promote" if promote else "abort"
+        _ask(_client(socket), f"{verb} the canary", f"/v1/canary/{verb}", wait=True, as_json=as_json)
+    resource = "/v1/reload"
+    if (canary is None) != (for_ is None):
+        _fail("cannot run a canary: --canary PERCENT and --for TIME go together; give both", ExitCode.USAGE)
+    if canary is not None or for_ is not None:
+        resource += f"?canary={_percent(canary)}&for={_seconds(for_)}"
+    _ask(_client(socket), "reload", resource, wait=wait, as_json=as_json)
+
+
+def _percent(text: str | None) -> float:
+    try:
+        percent = float((text or "").removesuffix("%"))
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent < 100:
+        _fail(f"cannot use --canary {text}: give a percentage above 0 and below 100, with --for", ExitCode.USAGE)
+    return percent
+
+
+def _seconds(text: str | None) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in units else (text or "", "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _MAX_CANARY_SECONDS:
+        _fail(f"cannot use --for {text}: give a time like 60s, 10m or 1h, up to a day, with --canary", ExitCode.USAGE)
+    return seconds
 
 
 @app.command()
@@ -203,8 +247,9 @@ def _ask_named(verb: str, name: str, socket: str | None, *, as_json: bool) -> No
     _ask(client, f"{verb} {name}", f"/v1/{kind}/{name}/{verb}", wait=True, as_json=as_json)
 
 
-def _ask(client: ControlClient, asked: str, resource: str, *, wait: bool, as_json: bool) -> None:
-    answer = client.post(resource if wait else f"{resource}?wait=0")
+def _ask(client: ControlClient, asked: str, resource: str, *, wait: bool, as_json: bool) -> NoReturn:
+    separator = "&" if "?" in resource else "?"
+    answer = client.post(resource if wait else f"{resource}{separator}wait=0")
     if "error" in answer.body:
         raise RefusedError(answer)
     if as_json:

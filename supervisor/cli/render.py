@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -25,7 +25,7 @@ _STYLES = {
     "error": "red",
 }
 _PLAIN_WIDTH = 240  # without a terminal nothing is wrapped or cut at 80 columns
-_HIDDEN_KEYS = frozenset({"n", "at", "event", "report"})
+_HIDDEN_KEYS = frozenset({"promises", "n", "at", "event", "report"})
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -56,6 +56,7 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     parts += ["", _table(document), "", _boot_line(document)]
     if reload := document.get("last_reload"):
         parts.append(_reload_line(reload, document["reloads"]))
+    parts += [line for row in document.get("apps", []) if row.get("front") for line in _front_lines(row)]
     parts += [Text(f"{name}: {address}") for name, address in document.get("addresses", {}).items()]
     for hook in document.get("hooks", []):
         parts.append(
@@ -99,6 +100,15 @@ def _note(row: Mapping[str, Any]) -> str:
         notes.append(f"route {route.get('health', 'unknown')}{': ' + route['error'] if route.get('error') else ''}")
     words = [row.get("reason", ""), row.get("error", "")]
     return ", ".join(notes + list(dict.fromkeys(word for word in words if word)))
+
+
+def _front_lines(row: Mapping[str, Any]) -> Iterator[Text]:
+    """How requests reach an app, and what that keeps."""
+    front = row["front"]
+    lossy = f": {front['lossy']}" if front["lossy"] else ""
+    yield Text(f"front of {row['app']}: {front['kind']}, as {front['reason']}{lossy}")
+    for words, promise in front["promises"].items():
+        yield Text(f"  {words}: {promise}", style="dim")
 
 
 def _boot_line(document: Mapping[str, Any]) -> Text:

@@ -1,7 +1,7 @@
 """`supervisor doctor`: what a run needs on this machine, fact by fact, each with its mend. Needs no supervisor.
 
 Facts about folders and the settings are here, those about the machine in `doctor_machine`, those about programs in
-`doctor_programs`, those about the engine in `doctor_engine`.
+`doctor_programs`, those about the front in `doctor_front`, those about the engine in `doctor_engine`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from supervisor.commands import doctor_engine, doctor_machine, doctor_programs
+from supervisor.commands import doctor_engine, doctor_front, doctor_machine, doctor_programs
 from supervisor.commands.fact import Fact, Grade
 from supervisor.commands.load_settings import load
 from supervisor.core.control_path import MAX_SOCKET_BYTES
@@ -74,6 +74,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Fact]:
     yield doctor_machine.watches()
     yield from doctor_machine.ports(settings, running=doctor_machine.answers(paths.socket))
     yield from doctor_programs.examine(settings, environ)
+    yield from doctor_front.examine(settings, environ)
     yield from doctor_engine.examine(settings, environ, paths)
 
 

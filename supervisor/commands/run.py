@@ -85,7 +85,8 @@ def main(
         loaded = load(given, config=config)
         from supervisor.daemon import Entry, run_daemon
 
-        return run_daemon(loaded, Entry(latched if latched is not None else [], entry_mask, entry_ignored))
+        entry = Entry(latched if latched is not None else [], entry_mask, entry_ignored)
+        return run_daemon(loaded, entry, lambda: load(given, config=config))
     except SupervisorError as error:
         print(f"supervisor: {error}", file=sys.stderr)
         return int(error.exit_code)

@@ -63,7 +63,7 @@ class Event:
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON-ready values, empty ones left out."""
-        values = {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
+        values = {key: value for key, value in asdict(self).items() if value not in (None, "", (), {})}
         values["at"] = self.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {"event": self.name, **values}
 
@@ -153,6 +153,21 @@ class ServiceGaveUp(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontChosen(Event):
+    """How requests will reach an app, and why; `lossy` says what is lost that way, and the mend.
+
+    `promises` is what that way keeps, row by row.
+    """
+
+    name: ClassVar[str] = "app.front"
+    app: str
+    kind: str
+    reason: str
+    lossy: str = ""
+    promises: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationChanged(Event):
     """A generation of an app moved to another state."""
 
@@ -228,6 +243,8 @@ class ReloadFinished(Event):
     reason: str = ""
     elapsed_seconds: float = 0.0
     gap_seconds: float | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+    apps: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

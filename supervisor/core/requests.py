@@ -14,6 +14,20 @@ class Verb(StrEnum):
     RESTART = "restart"
     STOP = "stop"
     START = "start"
+    PROMOTE = "promote"
+    ABORT = "abort"
+
+
+DECISIONS = frozenset({Verb.PROMOTE, Verb.ABORT})
+"""Verbs about the canary in hand: they do not wait for their turn."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """First give new code `percent` (above 0, below 100) of new requests, for `seconds`."""
+
+    percent: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,7 @@ class Request:
     verb: Verb
     source: str
     target: str = ""
+    canary: Canary | None = None
 
 
 class Result(StrEnum):
@@ -30,6 +45,7 @@ class Result(StrEnum):
 
     OK = "ok"
     REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
     FAILED = "failed"
     CANCELLED = "cancelled"
 

@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,6 +30,9 @@ _NOT_SETTINGS = frozenset(
     {
         "SUPERVISOR_SPAWN",
         "SUPERVISOR_GENERATION",
+        "SUPERVISOR_PUBLIC_PORT",
+        "SUPERVISOR_OVERLAPPING",
+        "SUPERVISOR_READY_FD",
         "SUPERVISOR_RELEASE",
         "SUPERVISOR_DOCKER_MODE",
         "SUPERVISOR_ENABLED",
@@ -204,6 +207,50 @@ class Settings(BaseSettings):
     on_unhealthy: Literal["restart", "none", "exit"] = Field("restart", description="what a hung app leads to")
     on_app_failure: Literal["exit", "hold"] | None = Field(
         None, description="what an app that gave up leads to; default: exit (hold in dind)"
+    )
+    app_protocol: Literal["http", "h2c", "tcp"] = Field(
+        "http", description="what the app speaks; `h2c`: HTTP/2 without TLS (gRPC), `tcp`: anything, by connection"
+    )
+    app_ready: Literal["probe", "notify", "fd"] = Field(
+        "probe",
+        description="what says that new code is ready: the probe alone, or READY=1 on NOTIFY_SOCKET, or a line on "
+        "SUPERVISOR_READY_FD, before it",
+    )
+    app_min_uptime_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+        0.5, description="how long new code must run before a reload may switch to it"
+    )
+    app_ports: Annotated[str, Field(pattern=r"^\d{1,5}-\d{1,5}$")] = Field(
+        "12000-12999", description="private ports that generations are given behind the proxy"
+    )
+    overlap: bool = Field(
+        True, description="whether two generations may run at a time; if not, a reload makes requests wait"
+    )
+    front: Literal["auto", "proxy", "restart"] = Field(
+        "auto", description="how requests reach the app: through HAProxy (auto, where it is installed), or directly"
+    )
+    haproxy_binary: Path | None = Field(None, description="haproxy; default: found")
+    front_connections: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
+        4000, description="connections at a time; more wait"
+    )
+    front_head_seconds: Seconds = Field(30, description="how long a client may take to send a request's head")
+    front_keep_alive_seconds: Seconds = Field(75, description="how long an idle connection of a client is kept")
+    front_idle_seconds: Seconds = Field(3600, description="longest silence within a request and its answer")
+    front_tunnel_seconds: Seconds = Field(86400, description="longest silence of a WebSocket or a TCP connection")
+    trusted_proxies: Words = Field(
+        ("private",),
+        description="whose X-Forwarded-* are believed: networks, `private` (loopback and private ones), or `none`",
+    )
+    hold_seconds: Seconds = Field(10, description="how long requests wait for a generation after a crash")
+    bake_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+        5, description="how long the old generation is kept warm after a switch"
+    )
+    bake_errors: Annotated[int, Field(ge=1)] = Field(
+        3, description="bad answers of new code, at least, that move requests back to the old one"
+    )
+    drain_seconds: Seconds = Field(30, description="how long the old generation may finish its requests")
+    stream_seconds: Seconds = Field(30, description="how long it may keep WebSockets and event streams")
+    env_file: Path | None = Field(
+        None, description="file of KEY=VALUE lines for the app, read again at each reload; our environment comes first"
     )
     restart_limit: Annotated[int, Field(ge=0)] = Field(
         5, description="restarts in the window before giving up; 0: no limit"
@@ -490,11 +537,29 @@ def _check_names(settings: Settings) -> Iterator[str]:
                 yield f"[services.{name}]: no service {other!r}{did_you_mean(other, names)}"
 
 
+def _check_proxies(settings: Settings) -> Iterator[str]:
+    for word in settings.trusted_proxies:
+        if word in ("private", "none"):
+            continue
+        try:
+            ip_network(word)
+        except ValueError as error:
+            yield f"{variable('trusted_proxies')}: {error}; give networks like 10.0.0.0/8, `private`, or `none`"
+
+
+def _check_app_ports(settings: Settings) -> Iterator[str]:
+    low, high = (int(word) for word in settings.app_ports.split("-"))
+    if not 1024 <= low < high <= 65535 or high - low < 9:
+        yield f"{variable('app_ports')} is {settings.app_ports!r}: give ten ports or more from 1024 to 65535, low-high"
+
+
 _BUILT_IN = ("postgres", "redis", "traefik")
 _PORTS = ("port", "http_port", "https_port", "postgres_port", "redis_port")
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Settings], Iterator[str]]], ...] = (
     (("tls_cert_file", "tls_key_file"), _check_certificate),
     (_PORTS, _check_ports),
+    (("trusted_proxies",), _check_proxies),
+    (("app_ports",), _check_app_ports),
     (("services", "user_services"), _check_services),
     (("services", "user_services", "optional_services", "essential_services"), _check_names),
 )

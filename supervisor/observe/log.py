@@ -44,6 +44,7 @@ TEXTS: Mapping[type[Event], str] = {
     events.ServiceChanged: "service state",
     events.ServiceHealthChanged: "service health",
     events.ServiceGaveUp: "service gave up",
+    events.FrontChosen: "app front",
     events.GenerationChanged: "app generation",
     events.AppHealthChanged: "app health",
     events.AppHeld: "app is held",
@@ -92,6 +93,7 @@ def record_of(event: Event) -> Record:
     """The log line of an event: constant text, the values as keys."""
     keys = event.as_dict()
     del keys["event"], keys["at"]
+    keys.pop("promises", None)  # for those who ask; the same at every start
     text = TEXTS.get(type(event)) or keys.pop("message", "") or event.name
     source = keys.get("service") or keys.get("app") or "supervisor"
     return Record(event.at, level_of(event), event.name, text, source, keys)

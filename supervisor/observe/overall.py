@@ -33,10 +33,23 @@ class Facts:
     started: bool = False
     booted: bool = False
     stopping: bool = False
-    app_serving: bool = False
+    serving: set[tuple[str, int]] = field(default_factory=set)
+    """App and number of each generation that requests go to."""
     app_held: str = ""
     states: dict[str, tuple[ServiceState, str]] = field(default_factory=dict)
     healths: dict[str, tuple[Health, str]] = field(default_factory=dict)
+
+    def follow(self, event: GenerationChanged | AppRestarting | AppHeld) -> None:
+        """Note who serves. A new try of a held app changes nothing before it serves."""
+        if isinstance(event, GenerationChanged):
+            self.serving.discard((event.app, event.generation))
+            if event.state is GenerationState.SERVING:
+                self.serving.add((event.app, event.generation))
+                self.app_held = ""
+            return
+        self.serving = {one for one in self.serving if one[0] != event.app}
+        if isinstance(event, AppHeld):
+            self.app_held = event.reason
 
     def broken(self) -> dict[str, str]:
         """What does not work, by name, and why. A service stopped by hand is not broken."""
@@ -55,7 +68,7 @@ def decide(facts: Facts) -> tuple[OverallState, str]:
         return OverallState.FAILED, facts.app_held
     if not facts.booted:
         return OverallState.STARTING, ""
-    if not facts.app_serving:
+    if not facts.serving:
         return OverallState.DEGRADED, "the app does not serve"
     broken = facts.broken()
     if broken:
@@ -88,13 +101,8 @@ class OverallFold:
                 facts.states[name] = state, reason
             case ServiceHealthChanged(service=name, health=health, error=error):
                 facts.healths[name] = health, error
-            case GenerationChanged(state=state):
-                facts.app_serving = state is GenerationState.SERVING
-                facts.app_held = ""
-            case AppRestarting():
-                facts.app_serving = False
-            case AppHeld(reason=reason):
-                facts.app_serving, facts.app_held = False, reason
+            case GenerationChanged() | AppRestarting() | AppHeld():
+                facts.follow(event)
             case AppHealthChanged(app=app, health=health, error=error):
                 facts.healths[app] = health, error
             case RouteChanged(app=app, health=health, error=error):

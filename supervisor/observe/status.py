@@ -69,6 +69,7 @@ class _App:
     error: str = ""
     route: dict[str, str] = field(default_factory=dict)
     held: bool = False
+    front: dict[str, Any] = field(default_factory=dict)
 
     def shown(self) -> _Generation | None:
         ranked = sorted(self.generations.values(), key=lambda one: (_SHOWN_FIRST.index(one.state), -one.number))
@@ -87,6 +88,7 @@ class _App:
             "route": self.route,
             "for_seconds": _rounded(now - shown.since),
             "held": self.held,
+            "front": self.front,
             "error": self.error,
         }
 
@@ -257,6 +259,15 @@ class StatusFold:
     def _(self, event: events.AppHealthChanged) -> None:
         app = self._app(event.app)
         app.health, app.error = event.health, event.error
+
+    @_fold.register
+    def _(self, event: events.FrontChosen) -> None:
+        self._app(event.app).front = {
+            "kind": event.kind,
+            "reason": event.reason,
+            "lossy": event.lossy,
+            "promises": event.promises,
+        }
 
     @_fold.register
     def _(self, event: events.AppHeld) -> None:

@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from supervisor import __version__
 from supervisor.core.events import OverallState
-from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.requests import DECISIONS, Canary, Outcome, Request, Result, Verb
 from supervisor.triggers.streams import (
     JSON_LINES,
     SERVER_SENT_EVENTS,
@@ -41,6 +41,7 @@ from supervisor.triggers.unix_server import Server, listen
 
 MAX_STREAMS = 32
 MAX_COUNT = 10_000
+MAX_CANARY_SECONDS = 86400
 _DEFAULT_EVENTS = 20
 _DEFAULT_LINES = 100
 _GOOD = frozenset({OverallState.RUNNING.value, OverallState.DEGRADED.value})
@@ -147,6 +148,7 @@ class _Api:
                 Route("/v1/events", self._stream_events),
                 Route("/v1/logs", self._stream_logs),
                 Route("/v1/reload", self._reload_all, methods=["POST"]),
+                Route("/v1/canary/{verb}", self._decide_canary, methods=["POST"]),
                 Route("/v1/apps/{name}/{verb}", self._ask_app, methods=["POST"]),
                 Route("/v1/services/{name}/{verb}", self._ask_service, methods=["POST"]),
             ],
@@ -168,13 +170,19 @@ class _Api:
         return JSONResponse({"version": __version__, "pid": os.getpid()})
 
     async def _reload_all(self, request: HttpRequest) -> Response:
-        return await self._ask(request, Verb.RELOAD, "")
+        return await self._ask(request, Verb.RELOAD, "", canary=_canary(request))
+
+    async def _decide_canary(self, request: HttpRequest) -> Response:
+        verb = request.path_params["verb"]
+        if verb not in DECISIONS:
+            raise HTTPException(404, f"cannot {verb} a canary: no such verb; known: {_list(DECISIONS)}")
+        return await self._ask(request, Verb(verb), "")
 
     async def _ask_app(self, request: HttpRequest) -> Response:
-        return await self._ask_named(request, "app", frozenset(Verb))
+        return await self._ask_named(request, "app", frozenset(Verb) - DECISIONS)
 
     async def _ask_service(self, request: HttpRequest) -> Response:
-        return await self._ask_named(request, "service", frozenset(Verb) - {Verb.RELOAD})
+        return await self._ask_named(request, "service", frozenset(Verb) - DECISIONS - {Verb.RELOAD})
 
     async def _ask_named(self, request: HttpRequest, kind: str, allowed: frozenset[Verb]) -> Response:
         name, verb = request.path_params["name"], request.path_params["verb"]
@@ -185,13 +193,13 @@ class _Api:
             raise HTTPException(404, unknown_name(f"cannot {verb} {kind}", kind, name, known))
         return await self._ask(request, Verb(verb), name)
 
-    async def _ask(self, request: HttpRequest, verb: Verb, target: str) -> Response:
+    async def _ask(self, request: HttpRequest, verb: Verb, target: str, *, canary: Canary | None = None) -> Response:
         """Submit, and answer with the outcome; with `?wait=0` at once. A client that hangs up changes nothing."""
         assert self.submissions is not None
         wait = _flag(request, "wait", default=True)
         source = f"api {request.client.host}" if request.client else "api"
         reply = _Reply()
-        self.submissions.start_soon(self._carry_out, Request(verb, source, target), reply)
+        self.submissions.start_soon(self._carry_out, Request(verb, source, target, canary), reply)
         if not wait:
             return JSONResponse({"accepted": True}, 202)
         async with anyio.create_task_group() as group:
@@ -283,6 +291,24 @@ def _count(request: HttpRequest, default: int) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > MAX_COUNT:
         raise HTTPException(400, f"cannot use n={text!r}: it must be a number from 0 to {MAX_COUNT}")
     return int(text)
+
+
+def _canary(request: HttpRequest) -> Canary | None:
+    """`canary=PERCENT&for=SECONDS`; both or neither."""
+    found = [request.query_params.get(name) for name in ("canary", "for")]
+    if found == [None, None]:
+        return None
+    try:
+        percent, seconds = (float(text or "") for text in found)
+    except ValueError:
+        percent = seconds = 0.0
+    if not (0 < percent < 100 and 0 < seconds <= MAX_CANARY_SECONDS):
+        raise HTTPException(
+            400,
+            f"cannot use canary={found[0]!r} and for={found[1]!r}: give a percentage above 0 and below 100, "
+            f"and seconds up to {MAX_CANARY_SECONDS}",
+        )
+    return Canary(percent, seconds)
 
 
 def _flag(request: HttpRequest, name: str, *, default: bool) -> bool:

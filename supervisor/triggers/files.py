@@ -10,7 +10,7 @@ from anyio.abc import TaskStatus
 
 POLL_SECONDS = 1.0  # where the folder cannot be watched
 WATCHED_POLL_SECONDS = 2.5  # where it is: only for bind mounts that lose events
-_STEP_MILLISECONDS = 50
+_STEP_MILLISECONDS = 20
 _DEBOUNCE_MILLISECONDS = 100
 _FOLDER_RETRY_SECONDS = 2.0
 _THREAD_MILLISECONDS = 60_000  # how long its thread waits before it asks Python again; the stop event ends it sooner

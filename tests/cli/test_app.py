@@ -19,7 +19,7 @@ import pytest
 from supervisor import __version__
 from supervisor.cli.app import main
 from supervisor.core.events import Notice
-from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.requests import Canary, Outcome, Request, Result, Verb
 from supervisor.observe.status import StatusFold
 from tests.triggers.control_rig import LIMIT_SECONDS, Rig, serving
 
@@ -152,6 +152,67 @@ async def test_reload_need_not_wait(rig: Rig) -> None:
         done = await run(rig, "reload", "--no-wait")
     assert (done.returncode, rig.finished) == (0, [])
     assert "accepted" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "canary"),
+    [
+        (["--canary", "5%", "--for", "60s"], Canary(5, 60)),
+        (["--canary", "0.5", "--for", "10m"], Canary(0.5, 600)),
+        (["--canary", "50%", "--for", "1.5h"], Canary(50, 5400)),
+        (["--canary", "5", "--for", "30"], Canary(5, 30)),
+    ],
+)
+async def test_reload_takes_a_canary_in_words_of_people(rig: Rig, argv: list[str], canary: Canary) -> None:
+    async with serving(rig):
+        done = await run(rig, "reload", *argv)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [request.canary for request in rig.requests] == [canary]
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--canary", "5%"], "--canary PERCENT and --for TIME go together"),
+        (["--for", "60s"], "--canary PERCENT and --for TIME go together"),
+        (["--canary", "120%", "--for", "60s"], "cannot use --canary 120%"),
+        (["--canary", "nan", "--for", "60s"], "cannot use --canary nan"),
+        (["--canary", "5%", "--for", "2d"], "cannot use --for 2d"),
+        (["--canary", "5%", "--for", "25h"], "cannot use --for 25h"),
+        (["--promote", "--abort"], "three different things"),
+        (["--canary", "5%", "--for", "60s", "--abort"], "three different things"),
+    ],
+)
+async def test_canary_that_cannot_be_is_a_usage_error(rig: Rig, argv: list[str], text: str) -> None:
+    async with serving(rig):
+        done = await run(rig, "reload", *argv)
+    assert (done.returncode, rig.requests) == (64, [])
+    assert text in done.stderr
+
+
+@pytest.mark.parametrize("verb", [Verb.PROMOTE, Verb.ABORT])
+async def test_canary_in_hand_is_decided_by_an_option(rig: Rig, verb: Verb) -> None:
+    async with serving(rig):
+        done = await run(rig, "reload", f"--{verb}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{verb} the canary: ok")
+    assert [request.verb for request in rig.requests] == [verb]
+
+
+async def test_canary_need_not_be_waited_for(rig: Rig) -> None:
+    rig.gate = anyio.Event()
+    async with serving(rig):
+        done = await run(rig, "reload", "--canary", "5%", "--for", "60s", "--no-wait")
+        assert (done.returncode, rig.finished) == (0, [])
+        assert [request.canary for request in rig.requests] == [Canary(5, 60)]
+
+
+async def test_rolled_back_reload_exits_with_1_and_its_reason(rig: Rig) -> None:
+    rig.outcome = Outcome(result=Result.ROLLED_BACK, reason="generation 1 serves again")
+    async with serving(rig):
+        done = await run(rig, "reload")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "generation 1 serves again" in done.stderr
 
 
 async def test_supervisor_that_goes_away_before_it_answers_is_unreachable(rig: Rig) -> None:

@@ -27,7 +27,7 @@ from anyio.abc import SocketStream
 
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.events import Notice, OverallState
-from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.requests import Canary, Outcome, Request, Result, Verb
 from supervisor.triggers import control, unix_server
 from tests.triggers.control_rig import LIMIT_SECONDS, Rig, serving
 
@@ -87,7 +87,55 @@ async def test_reload_answers_with_its_outcome(rig: Rig) -> None:
     assert rig.requests == [Request(Verb.RELOAD, f"api uid {os.geteuid()}", "")]
 
 
-@pytest.mark.parametrize("result", [Result.REJECTED, Result.FAILED, Result.CANCELLED])
+async def test_reload_with_a_canary_has_its_percentage_and_time(rig: Rig) -> None:
+    async with serving(rig):
+        answer = await rig.post("/v1/reload?canary=2.5&for=60")
+    assert answer.status == 200
+    assert [request.canary for request in rig.requests] == [Canary(2.5, 60)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "canary=5",
+        "for=60",
+        "canary=0&for=60",
+        "canary=100&for=60",
+        "canary=-1&for=60",
+        "canary=nan&for=60",
+        "canary=5&for=0",
+        "canary=5&for=86401",
+        "canary=5&for=inf",
+        "canary=5&for=nan",
+        "canary=5%25&for=60",
+        "canary=&for=",
+    ],
+)
+async def test_canary_that_cannot_be_is_refused_with_what_is_allowed(rig: Rig, query: str) -> None:
+    async with serving(rig):
+        answer = await rig.post(f"/v1/reload?{query}")
+    assert answer.status == 400
+    assert "give a percentage above 0 and below 100, and seconds up to 86400" in answer.body["error"]
+    assert rig.requests == []
+
+
+@pytest.mark.parametrize("verb", [Verb.PROMOTE, Verb.ABORT])
+async def test_canary_is_decided_by_its_own_path(rig: Rig, verb: Verb) -> None:
+    async with serving(rig):
+        answer = await rig.post(f"/v1/canary/{verb}")
+    assert answer.status == 200
+    assert rig.requests == [Request(verb, f"api uid {os.geteuid()}", "")]
+
+
+async def test_canary_knows_no_other_verb_and_apps_none_of_its_own(rig: Rig) -> None:
+    async with serving(rig):
+        answers = [await rig.post(path) for path in ("/v1/canary/reload", "/v1/apps/app/promote")]
+    assert [answer.status for answer in answers] == [404, 404]
+    assert answers[0].body["error"] == "cannot reload a canary: no such verb; known: abort, promote"
+    assert rig.requests == []
+
+
+@pytest.mark.parametrize("result", [Result.REJECTED, Result.ROLLED_BACK, Result.FAILED, Result.CANCELLED])
 async def test_request_without_success_answers_409(rig: Rig, result: Result) -> None:
     rig.outcome = Outcome(result=result, reason="migration 0002 failed")
     async with serving(rig):

@@ -1,0 +1,181 @@
+"""The app as the settings say it now: environment, what to run, migrations. Made anew at each reload. Wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from supervisor.app.gate import Excuse, HealthCheck
+from supervisor.app.notify import NotifySocket, Readiness, ReadyFd
+from supervisor.app.spec import AppSpec, OnUnhealthy, ReloadLimits
+from supervisor.app_environment import AppEnvironment
+from supervisor.core.errors import ConfigurationError
+from supervisor.core.secret import Secret
+from supervisor.core.settings import Settings, variable
+from supervisor.migrations.command import CommandMigrations, SpawnedRun
+from supervisor.migrations.folder import open_folder
+from supervisor.migrations.model import Migrations
+from supervisor.placement import Placement
+from supervisor.process.child import Identity
+from supervisor.process.output import Ring
+from supervisor.process.reaper import Reaper
+from supervisor.process.restart import RestartMode, RestartPolicy
+
+RELOADED = frozenset(
+    {
+        "app_command",
+        "app_user",
+        "app_health",
+        "app_health_path",
+        "app_health_interval_seconds",
+        "app_health_timeout_seconds",
+        "app_health_retries",
+        "app_start_seconds",
+        "app_stop_seconds",
+        "app_stop_signal",
+        "app_restart",
+        "app_ready",
+        "app_min_uptime_seconds",
+        "on_unhealthy",
+        "restart_limit",
+        "restart_window_seconds",
+        "restart_base_seconds",
+        "restart_cap_seconds",
+        "migrate_command",
+        "migrate_dir",
+        "migrate_seconds",
+        "overlap",
+        "bake_seconds",
+        "bake_errors",
+        "drain_seconds",
+        "stream_seconds",
+        "env_file",
+    }
+)
+"""Settings that a reload puts in force; what else was changed waits for the next start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What of the app's world stays while it is reloaded. `ring` gives the output ring of a name.
+
+    Notify sockets are made in `runtime_dir`.
+    """
+
+    runtime_dir: Path
+    environ: Mapping[str, str]
+    placement: Placement
+    database_url: Secret | None
+    redis_url: Secret | None
+    hold: bool
+    excuse: Excuse
+    reaper: Reaper
+    ring: Callable[[str], Ring]
+
+    def readiness_by(self, way: str, identity: Identity | None) -> Callable[[int], Readiness]:
+        """How generation n says that it is ready: by the pipe where that is set, else by the notify socket."""
+        if way == "fd":
+            return lambda number: ReadyFd()
+        owner = (identity.uid, identity.gid) if identity is not None else None
+        return lambda number: NotifySocket(self.runtime_dir / f"notify-{number}.sock", owner)
+
+
+class AppPlan:
+    """Raises ConfigurationError for what cannot be; nothing is started or changed by making one."""
+
+    def __init__(self, name: str, settings: Settings, around: Surroundings) -> None:
+        self.settings = settings
+        self._around = around
+        self.environment = AppEnvironment(
+            settings,
+            around.environ,
+            placement=around.placement,
+            database_url=around.database_url,
+            redis_url=around.redis_url,
+        )
+        self.environment.check()
+        self.spec = self._spec(name)
+        self.migrations = self._migrations()
+
+    def _spec(self, name: str) -> AppSpec:
+        settings = self.settings
+        return AppSpec(
+            name=name,
+            command=self.environment.app,
+            check=HealthCheck(
+                settings.app_health,
+                settings.port,
+                settings.app_health_path,
+                limit_seconds=settings.app_health_timeout_seconds,
+            ),
+            readiness=self._around.readiness_by(settings.app_ready, self.environment.identity),
+            public_port=settings.port,
+            must_say_ready=settings.app_ready != "probe",
+            start_seconds=settings.app_start_seconds,
+            min_uptime_seconds=settings.app_min_uptime_seconds,
+            stop_seconds=settings.app_stop_seconds,
+            interval_seconds=settings.app_health_interval_seconds,
+            retries=settings.app_health_retries,
+            restart=restart_policy(settings, settings.app_restart),
+            on_unhealthy=OnUnhealthy(settings.on_unhealthy),
+            hold=self._around.hold,
+            overlap=settings.overlap,
+            limits=ReloadLimits(
+                bake_seconds=settings.bake_seconds,
+                bake_errors=settings.bake_errors,
+                drain_seconds=settings.drain_seconds,
+                stream_seconds=settings.stream_seconds,
+                hold_seconds=settings.hold_seconds,
+            ),
+            excuse=self._around.excuse,
+        )
+
+    def _migrations(self) -> Migrations | None:
+        settings, dsn = self.settings, self._around.database_url
+        if settings.migrate_command is not None:
+            return CommandMigrations(
+                SpawnedRun(
+                    self._around.reaper,
+                    partial(self.environment.one_shot, "migrate", settings.migrate_command),
+                    self._around.ring("migrate"),
+                ),
+                dsn,
+                lock_name=settings.stack,
+                deadline_seconds=settings.migrate_seconds,
+            )
+        if settings.migrate_dir is None:
+            return None
+        if dsn is None:
+            raise ConfigurationError(
+                "cannot run the migrations in SUPERVISOR_MIGRATE_DIR: there is no database; "
+                "set DATABASE_URL, or run with Postgres"
+            )
+        folder = settings.app_dir / settings.migrate_dir
+        return open_folder(folder, dsn, lock_name=settings.stack, deadline_seconds=settings.migrate_seconds)
+
+
+def restart_policy(settings: Settings, mode: str) -> RestartPolicy:
+    """The policy the settings describe; ConfigurationError where its limit cannot be reached."""
+    policy = RestartPolicy(
+        mode=RestartMode(mode),
+        base_seconds=settings.restart_base_seconds,
+        cap_seconds=settings.restart_cap_seconds,
+        limit=settings.restart_limit,
+        window_seconds=settings.restart_window_seconds,
+    )
+    impossible = policy.unreachable_limit()
+    if impossible:
+        raise ConfigurationError(f"cannot use the restart settings: {impossible}")
+    return policy
+
+
+def reloaded(current: Settings, read: Settings) -> tuple[Settings, str]:
+    """The settings a reload puts in force, and what to tell of those that wait for the next start (or nothing)."""
+    names = type(current).model_fields
+    changed = [name for name in names if getattr(current, name) != getattr(read, name)]
+    now = {name: getattr(read, name) for name in changed if name in RELOADED}
+    later = ", ".join(variable(name) for name in changed if name not in RELOADED)
+    told = f"changed, but in force only from the next start on: {later}" if later else ""
+    return current.model_copy(update=now), told

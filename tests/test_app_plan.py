@@ -1,0 +1,145 @@
+"""The app as the settings say it now, and which settings a reload puts in force."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.app.front.model import Place
+from supervisor.app.notify import NotifySocket, ReadyFd
+from supervisor.app.spec import Launch
+from supervisor.app_plan import RELOADED, AppPlan, Surroundings, reloaded
+from supervisor.core.errors import ConfigurationError
+from supervisor.core.mode import Mode, traits
+from supervisor.core.secret import Secret
+from supervisor.core.settings import Settings
+from supervisor.migrations.command import CommandMigrations
+from supervisor.placement import Placement
+from supervisor.process.output import Ring
+from supervisor.process.reaper import Reaper
+
+
+@pytest.fixture
+def around(tmp_path: Path) -> Surroundings:
+    return Surroundings(
+        runtime_dir=tmp_path,
+        environ={"PATH": "/bin", "SUPERVISOR_MODE": "none"},
+        placement=Placement(Mode.NONE, traits(Mode.NONE), ()),
+        database_url=Secret("postgresql://db"),
+        redis_url=None,
+        hold=True,
+        excuse=lambda: "",
+        reaper=Reaper(),
+        ring=Ring,
+    )
+
+
+def settings(tmp_path: Path, **values: Any) -> Settings:
+    return Settings(**{"app_command": ("serve", "--fast"), "app_dir": tmp_path, "port": 3000, **values})
+
+
+def launch(plan: AppPlan, place: Place, *, overlapping: bool = False) -> dict[str, str]:
+    """The environment of one generation."""
+    return dict(plan.spec.command(Launch(7, place, ReadyFd(), overlapping)).env)
+
+
+def test_settings_become_the_spec(tmp_path: Path, around: Surroundings) -> None:
+    given = settings(tmp_path, bake_seconds=7.0, drain_seconds=8.0, stream_seconds=9.0, overlap=False, app_ready="fd")
+    spec = AppPlan("app", given, around).spec
+    limits = spec.limits
+    assert (limits.bake_seconds, limits.drain_seconds, limits.stream_seconds) == (7.0, 8.0, 9.0)
+    assert not spec.overlap
+    assert spec.hold
+    assert spec.must_say_ready
+    assert isinstance(spec.readiness(1), ReadyFd)
+
+
+def test_readiness_is_a_socket_of_its_own_unless_a_pipe_is_asked_for(tmp_path: Path, around: Surroundings) -> None:
+    spec = AppPlan("app", settings(tmp_path), around).spec
+    assert not spec.must_say_ready
+    first, second = spec.readiness(1), spec.readiness(2)
+    assert isinstance(first, NotifySocket)
+    assert first.environ != second.environ
+
+
+def test_generation_behind_a_front_is_given_its_private_place(tmp_path: Path, around: Surroundings) -> None:
+    plan = AppPlan("app", settings(tmp_path), around)
+    env = launch(plan, Place("one", "127.0.0.1", 4001), overlapping=True)
+    assert (env["PORT"], env["HOST"], env["HOSTNAME"], env["SUPERVISOR_PUBLIC_PORT"]) == (
+        "4001",
+        "127.0.0.1",
+        "127.0.0.1",
+        "3000",
+    )
+    assert (env["SUPERVISOR_GENERATION"], env["SUPERVISOR_OVERLAPPING"]) == ("7", "1")
+    assert env["DATABASE_URL"] == "postgresql://db"
+    assert "SUPERVISOR_MODE" not in env
+
+
+def test_generation_with_the_public_port_is_given_that(tmp_path: Path, around: Surroundings) -> None:
+    env = launch(AppPlan("app", settings(tmp_path), around), Place("public", "127.0.0.1", 3000, private=False))
+    assert env["PORT"] == "3000"
+    assert not {"SUPERVISOR_PUBLIC_PORT", "SUPERVISOR_OVERLAPPING", "HOST", "HOSTNAME"} & set(env)
+
+
+def test_environment_file_is_read_anew_by_each_plan(tmp_path: Path, around: Surroundings) -> None:
+    (tmp_path / "env").write_text("COLOUR=red\n")
+    given = settings(tmp_path, env_file=tmp_path / "env")
+    first = AppPlan("app", given, around)
+    (tmp_path / "env").write_text("COLOUR=blue\n")
+    place = Place("one", "127.0.0.1", 4001)
+    assert launch(first, place)["COLOUR"] == "red"
+    assert launch(AppPlan("app", given, around), place)["COLOUR"] == "blue"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"app_command": None}, "no command is set"),
+        ({"app_dir": Path("/nowhere")}, "its folder '/nowhere' does not exist"),
+        ({"env_file": Path("/nowhere/env")}, "cannot read '/nowhere/env'"),
+        ({"restart_limit": 50, "restart_window_seconds": 60.0}, "cannot use the restart settings"),
+        ({"app_user": "no-such-user"}, "no-such-user"),
+    ],
+)
+def test_what_cannot_be_is_an_error_and_nothing_was_done(
+    tmp_path: Path, around: Surroundings, values: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        AppPlan("app", settings(tmp_path, **values), around)
+
+
+def test_migrations_are_of_the_command_or_of_the_folder_or_none(tmp_path: Path, around: Surroundings) -> None:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "0001_a.sql").write_text("select 1;")
+    assert AppPlan("app", settings(tmp_path), around).migrations is None
+    by_command = AppPlan("app", settings(tmp_path, migrate_command=("migrate",)), around).migrations
+    assert isinstance(by_command, CommandMigrations)
+    in_folder = settings(tmp_path, migrate_dir=Path("sql"))
+    assert AppPlan("app", in_folder, around).migrations is not None
+    with pytest.raises(ConfigurationError, match="there is no database; set DATABASE_URL"):
+        AppPlan("app", in_folder, replace(around, database_url=None))
+
+
+def test_reload_puts_the_apps_settings_in_force_and_names_the_others(tmp_path: Path) -> None:
+    before = settings(tmp_path)
+    read = settings(tmp_path, port=4000, bake_seconds=1.0, app_command=("other",), stack="another")
+    now, told = reloaded(before, read)
+    assert (now.bake_seconds, now.app_command) == (1.0, ("other",))
+    assert (now.port, now.stack) == (before.port, before.stack)
+    assert told.startswith("changed, but in force only from the next start on: ")
+    assert "PORT" in told
+    assert "SUPERVISOR_BAKE_SECONDS" not in told
+
+
+def test_reload_of_the_same_settings_tells_nothing(tmp_path: Path) -> None:
+    now, told = reloaded(settings(tmp_path), settings(tmp_path))
+    assert now == settings(tmp_path)
+    assert told == ""
+
+
+def test_every_setting_that_is_reloaded_exists() -> None:
+    assert set(Settings.model_fields) >= RELOADED
