@@ -215,11 +215,14 @@ class Supervisor:
         return status
 
     def pid_of(self, name: str) -> int:
-        """The pid of a service or of the app, as the newest event of the log has it."""
+        """The pid of a service or of the app's newest generation, as the log has it."""
+        over = ("warm", "draining", "failed", "stopped")
         pids = [
             event["pid"]
             for event in self.events()
-            if name in (event.get("service"), event.get("app")) and event.get("pid") is not None
+            if name in (event.get("service"), event.get("app"))
+            and event.get("pid") is not None
+            and not (event["event"] == "app.generation" and event["state"] in over)
         ]
         return int(pids[-1])
 

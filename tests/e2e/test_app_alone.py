@@ -64,9 +64,16 @@ def test_the_app_is_told_its_generation_and_no_setting_of_ours(app: Supervisor) 
     app.boot()
     env = json.loads(app.output("app").splitlines()[0])
     ours = {name for name in env if name.startswith("SUPERVISOR_")}
-    assert ours == {"SUPERVISOR_GENERATION", "SUPERVISOR_DOCKER_MODE", "SUPERVISOR_SPAWN"}
+    assert ours == {
+        "SUPERVISOR_GENERATION",
+        "SUPERVISOR_DOCKER_MODE",
+        "SUPERVISOR_PUBLIC_PORT",
+        "SUPERVISOR_SPAWN",
+    }
     assert env["MINE"] == "kept"
-    assert env["PORT"] == str(app.port)
+    assert env["SUPERVISOR_PUBLIC_PORT"] == str(app.port)
+    assert (env["HOST"], env["HOSTNAME"]) == ("127.0.0.1", "127.0.0.1")
+    assert env["PORT"] != str(app.port)
     assert "secret-token" not in app.log()
 
 
@@ -181,7 +188,7 @@ def test_a_port_taken_ends_in_78_naming_the_holder(app: Supervisor) -> None:
         app.start()
         assert app.wait() == 78
     error = app.events("error")[-1]["msg"]
-    assert f"port {app.port} is taken by pid {os.getpid()}" in error
+    assert f"port {app.port}: it is taken by pid {os.getpid()}" in error
 
 
 @pytest.mark.parametrize(
@@ -241,7 +248,7 @@ def test_a_manual_stop_of_the_app_sticks_until_a_start(app: Supervisor) -> None:
     app.environ |= {"SUPERVISOR_APP_RESTART": "always"}
     app.boot()
     assert app.cli("stop", "app").returncode == 0
-    assert answers(app.port) is None
+    assert answers(app.port) == 503
     assert app.status()["apps"][0]["state"] == "stopped"
     assert app.cli("start", "app").returncode == 0
     assert answers(app.port) == 200

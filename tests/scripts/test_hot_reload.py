@@ -61,7 +61,7 @@ def supervised(docker: Share) -> Callable[..., str]:
             *("--no-services", "--", "sleep", "3600"),
             options=(
                 *("--env", "SUPERVISOR_APP_HEALTH=none", "--env", f"SUPERVISOR_LOG_FORMAT={log_format}"),
-                *("--env", "MIGRATE_COMMAND=/usr/bin/test ! -e /tmp/bad"),
+                *("--env", "MIGRATE_COMMAND=/usr/bin/test ! -e /tmp/bad", "--env", "SUPERVISOR_BAKE_SECONDS=0.1"),
             ),
         )
         wait_until(lambda: "boot finished" in docker.log(name), "the boot is finished")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
+from tests.e2e.docker.echo import EchoStack
 from tests.e2e.docker.stack import BACK_SECONDS, Back, Kind, Stack
 from tests.engine_rig.engine import Engine, Share
 
@@ -15,7 +16,9 @@ pytest.register_assert_rewrite("tests.e2e.docker.documented")
 
 MakeStack = Callable[..., Stack]
 Measured = Callable[[Back], None]
+AnyStack = TypeVar("AnyStack", bound=Stack)
 _PROPERTY = "back"
+_ENVIRON = {"SUPERVISOR_BAKE_SECONDS": "0.3"}  # each reload would take the usual 5 s more
 
 
 @pytest.fixture
@@ -32,20 +35,21 @@ def make_stack(docker: Share) -> Iterator[MakeStack]:
         stack.end()
 
 
-class Keeper:
+class Keeper(Generic[AnyStack]):
     """Has one stack by the documented line, for all tests of a class."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, make: type[AnyStack]) -> None:
         self._engine = engine
-        self._stack: Stack | None = None
+        self._make = make
+        self._stack: AnyStack | None = None
 
-    def whole(self, kind: Kind) -> Stack:
+    def whole(self, kind: Kind) -> AnyStack:
         """The stack, running; made anew where a failed test left it broken."""
         if self._stack is not None and not self._stack.is_whole:
             self.end()
         if self._stack is None:
             share = Share(self._engine, f"t{uuid.uuid4().hex[:8]}")
-            self._stack = Stack(share, kind, documented=True)
+            self._stack = self._make(share, kind, documented=True, environ=dict(_ENVIRON))
             self._stack.boot()
         return self._stack
 
@@ -58,8 +62,17 @@ class Keeper:
 
 
 @pytest.fixture(scope="class")
-def keeper(engine: Engine) -> Iterator[Keeper]:
-    made = Keeper(engine)
+def keeper(engine: Engine) -> Iterator[Keeper[Stack]]:
+    made = Keeper(engine, Stack)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="class")
+def echo_keeper(engine: Engine) -> Iterator[Keeper[EchoStack]]:
+    made = Keeper(engine, EchoStack)
     try:
         yield made
     finally:

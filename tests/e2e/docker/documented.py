@@ -23,7 +23,7 @@ class Documented:
     kind: Kind
 
     @pytest.fixture
-    def stack(self, keeper: Keeper) -> Stack:
+    def stack(self, keeper: Keeper[Stack]) -> Stack:
         return keeper.whole(self.kind)
 
     def test_a_restart_of_the_container_finds_the_notes_again(self, stack: Stack, measured: Measured) -> None:
