@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--quick] [--rounds N] [NAME...]`: measure, print tables, write `results.md`."""
+"""`python -m tests.bench [--quick | --full] [--rounds N] [NAME...]`: measure, print tables, write `results.md`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from tests.bench import boot, crash, docker_boot, exec_to_signals, idle, machine, orphans, ready, reload, report
+from tests.bench import boot, crash, docker_boot, exec_to_signals, idle, machine, orphans, ready, report
 from tests.bench.figures import Section, as_text
+from tests.bench.reload import run as reload
 from tests.bench.rig import Plan, adopt, sweep
 
 BENCHES: dict[str, Callable[[Plan], Section]] = {
@@ -25,13 +26,14 @@ BENCHES: dict[str, Callable[[Plan], Section]] = {
 }
 LIMIT_SECONDS = 600
 QUICK_LIMIT_SECONDS = 180
-LIMITS_SECONDS = {"docker": (2700, 900)}  # full and quick, where they differ from those
+LIMITS_SECONDS = {"docker": (2700, 900), "reload": (5400, 600)}  # full and quick, where they differ from those
 
 
 def main() -> int:
     """1 when a benchmark could not be made; a missed target is not an error."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the supervisor.")
     parser.add_argument("--quick", action="store_true", help="few and short runs; prints only, writes no results.md")
+    parser.add_argument("--full", action="store_true", help="reload: 300,000 requests over 40 reloads, too")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of docker; default 3, with --quick 1")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which, default all: {', '.join(BENCHES)}")
     options = parser.parse_args()
@@ -43,7 +45,7 @@ def main() -> int:
     names = options.names or list(BENCHES)
     for name in names:
         load = machine.load()
-        section = _measure(name, Plan(options.quick, options.rounds))
+        section = _measure(name, Plan(options.quick, options.rounds, options.full))
         if section is not None:
             made.append((section, load))
             print(as_text(section) + "\n", flush=True)

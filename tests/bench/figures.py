@@ -59,13 +59,23 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells that are no figures over runs, such as those of many programs side by side. The first column is a name."""
+
+    title: str
+    head: Sequence[str]
+    lines: list[Sequence[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
-    """The outcome of one benchmark: a table, how it was made, and what was seen besides."""
+    """The outcome of one benchmark: a table, how it was made, more tables, and what was seen besides."""
 
     name: str
     title: str
     method: str
     rows: list[Row] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -74,22 +84,35 @@ HEAD = ["", "best", "median", "worst", "runs", "target", ""]
 
 def as_markdown(section: Section) -> str:
     """The section's body; its heading is the results file's."""
-    lines = [section.method, "", "| " + " | ".join(HEAD) + " |", "|---|--:|--:|--:|--:|--:|---|"]
-    lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row.cells()) + " |" for row in section.rows]
+    lines = [section.method, "", _line(HEAD), "|---|--:|--:|--:|--:|--:|---|"]
+    lines += [_line(row.cells()) for row in section.rows]
+    for table in section.tables:
+        lines += ["", f"{table.title}:", "", _line(table.head), "|---|" + "--:|" * (len(table.head) - 1)]
+        lines += [_line(cells) for cells in table.lines]
     if section.notes:
         lines += ["", *(f"- {note}" for note in section.notes)]
     return "\n".join(lines)
 
 
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+
+
 def as_text(section: Section) -> str:
     """The section for a terminal."""
-    table = [HEAD, *(row.cells() for row in section.rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
     lines = [f"== {section.name}: {section.title}"]
-    for row in table:
-        cells = [
-            cell.ljust(width) if column in (0, len(HEAD) - 1) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines += _aligned([HEAD, *(row.cells() for row in section.rows)], left=(0, len(HEAD) - 1))
+    for table in section.tables:
+        lines += ["", f"{table.title}:", *_aligned([table.head, *table.lines], left=(0,))]
     return "\n".join([*lines, *(f"  - {note}" for note in section.notes)])
+
+
+def _aligned(table: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]

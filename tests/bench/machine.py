@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("tini", "dumb-init", "supervisor", "s6")
+PACKAGES = ("tini", "dumb-init", "supervisor", "s6", "haproxy", "wrk")
 
 
 def describe() -> list[str]:

@@ -41,6 +41,8 @@ class Plan:
     quick: bool
     rounds: int = 0
     """Of those benchmarks that take minutes a round; 0: as many as they want."""
+    full: bool = False
+    """Whether what takes many minutes is measured too."""
 
     def runs(self, full: int, quick: int = 2) -> int:
         """How often."""

@@ -1,0 +1,1 @@
+"""One small app in several languages. What it does is told in `release.py`; the others do the same."""
