@@ -164,7 +164,7 @@ def test_an_image_to_ship_runs_other_commands_and_says_how_it_is(docker: Share, 
 
 def test_the_supervisor_is_pid_1_of_its_image_gets_healthy_and_stops_cleanly(docker: Share) -> None:
     engine = docker.engine
-    command = "python -m http.server 3000"
+    command = "exec python -m http.server $PORT"
     options = ("--env", f"SUPERVISOR_APP_COMMAND={command}", "--health-interval=1s")
     container = docker.start(engine.image("supervisor"), "--no-services", options=options)
     health = ("inspect", "--format", "{{.State.Health.Status}}", container)

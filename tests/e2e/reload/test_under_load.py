@@ -85,6 +85,7 @@ def test_serving_generation_killed_during_a_reload_refuses_nobody(app: App, stat
                 app.kill(1)
             else:
                 app.wait_state(2, "serving")
+                load.version_at(version)
                 app.kill(2)
         wait_until("it serves", lambda: app.supervisor.status()["apps"][0]["state"] == "serving")
         load.version_at(version)
