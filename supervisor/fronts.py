@@ -109,7 +109,7 @@ class Fronts:
                     kind=choice.kind.value,
                     reason=choice.reason,
                     lossy=choice.lossy,
-                    promises=dict(PROMISES[choice.kind].rows),
+                    promises=dict(PROMISES[choice.kind]),
                 )
             )
         if choice.lossy and self._settings.front == "auto":

@@ -27,5 +27,5 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> Iterator[Fact]:
         yield Fact.warning("front", f"{choice.kind.value}, as {choice.reason}: {lost}", mend)
     else:
         yield Fact.ok("front", f"{choice.kind.value}, as {choice.reason}")
-    for row, promise in PROMISES[choice.kind].rows:
+    for row, promise in PROMISES[choice.kind].items():
         yield Fact.note(f"front: {row}", promise)

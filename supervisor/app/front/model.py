@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -132,58 +133,24 @@ async def traffic_of(front: Front, place: Place) -> Traffic | None:
         return None
 
 
-@dataclass(frozen=True)
-class Promise:
-    """What a kind of front keeps, row by row, in words for people."""
-
-    kind: FrontKind
-    rows: tuple[tuple[str, str], ...]
-
-
-_ROWS = (
-    "requests during a reload",
-    "connections of clients",
-    "broken new code",
-    "roll back",
-    "crash of the app",
-    "while nobody serves",
-    "the app is given",
-)
-PROMISES: dict[FrontKind, Promise] = {
-    FrontKind.PROXY: Promise(
-        FrontKind.PROXY,
-        tuple(
-            zip(
-                _ROWS,
-                (
-                    "none fails; each goes to the old or the new generation",
-                    "stay open",
-                    "is tried beside the old one and never gets a request before it is healthy",
-                    "one switch, the old generation is kept warm",
-                    "new requests wait for the next generation; those in flight are lost",
-                    "the boot page (503, Retry-After)",
-                    "a private port in PORT",
-                ),
-                strict=True,
-            )
-        ),
-    ),
-    FrontKind.RESTART: Promise(
-        FrontKind.RESTART,
-        tuple(
-            zip(
-                _ROWS,
-                (
-                    "refused from the old generation's stop until the new one listens",
-                    "are closed",
-                    "replaces what worked, and is started again and again",
-                    "none",
-                    "requests are refused until the next generation listens",
-                    "refused; the reason (503) once the app is held",
-                    "the public port in PORT",
-                ),
-                strict=True,
-            )
-        ),
-    ),
+PROMISES: Mapping[FrontKind, Mapping[str, str]] = {
+    FrontKind.PROXY: {
+        "requests during a reload": "none fails; each goes to the old or the new generation",
+        "connections of clients": "stay open",
+        "broken new code": "is tried beside the old one and never gets a request before it is healthy",
+        "roll back": "one switch, the old generation is kept warm",
+        "crash of the app": "new requests wait for the next generation; those in flight are lost",
+        "while nobody serves": "the boot page (503, Retry-After)",
+        "the app is given": "a private port in PORT",
+    },
+    FrontKind.RESTART: {
+        "requests during a reload": "refused from the old generation's stop until the new one listens",
+        "connections of clients": "are closed",
+        "broken new code": "replaces what worked, and is started again and again",
+        "roll back": "none",
+        "crash of the app": "requests are refused until the next generation listens",
+        "while nobody serves": "refused; the reason (503) once the app is held",
+        "the app is given": "the public port in PORT",
+    },
 }
+"""What each kind of front keeps, row by row, in words for people."""
