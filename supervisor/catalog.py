@@ -18,7 +18,7 @@ from supervisor.process.child import Command
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartPolicy
-from supervisor.services.backend import ChildBackend, run_to_end
+from supervisor.services.backend import ChildBackend, run_and_quote, run_to_end
 from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.state import State
 
@@ -102,17 +102,13 @@ class Catalog:
 
     async def _run_program(self, command: Command) -> tuple[int, str]:
         """To its end; gives its status and what it wrote last. Its output is in the log."""
-        return await self._run(command, self._rings.ring(command.name))
+        ring = self._rings.ring(command.name)
+        return await run_and_quote(self._reaper, command, ring, limit_seconds=_PREPARE_SECONDS)
 
     async def _run_quietly(self, command: Command) -> tuple[int, str]:
         """For questions: what iptables says to one is nothing for the log; errors quote it."""
-        return await self._run(command, Ring(command.name))
-
-    async def _run(self, command: Command, ring: Ring) -> tuple[int, str]:
-        before = ring.number
-        status, last = await run_to_end(self._reaper, command, ring, limit_seconds=_PREPARE_SECONDS)
-        lines = [line.text for line in ring.since(before)][-20:]
-        return status, "\n".join(lines) or last
+        ring = Ring(command.name)
+        return await run_and_quote(self._reaper, command, ring, limit_seconds=_PREPARE_SECONDS)
 
     def fill(self, orchestrator: ServiceOrchestrator, environment: AppEnvironment, restart: RestartPolicy) -> None:
         """Hand every service to the orchestrator, with the restart policy of the settings."""

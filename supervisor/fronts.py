@@ -27,14 +27,13 @@ from supervisor.core.settings import Settings
 from supervisor.process.child import Command, Identity
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
-from supervisor.services.backend import run_to_end
+from supervisor.services.backend import run_and_quote
 from supervisor.services.embedded.access import blocked_path
 from supervisor.state import State
 from supervisor.store.files import make_folder
 
 _CHECK_SECONDS = 10.0
 _MOST_THREADS = 4
-_LINES = 10
 
 
 def trusted_networks(words: Sequence[str]) -> tuple[str, ...]:
@@ -200,6 +199,4 @@ class Fronts:
         )
 
     async def _run_program(self, command: Command) -> tuple[int, str]:
-        ring = Ring(command.name)
-        status, last = await run_to_end(self._reaper, command, ring, limit_seconds=_CHECK_SECONDS)
-        return status, "\n".join(line.text for line in ring.tail(_LINES)) or last
+        return await run_and_quote(self._reaper, command, Ring(command.name), limit_seconds=_CHECK_SECONDS)

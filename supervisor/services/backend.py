@@ -17,6 +17,8 @@ from supervisor.services.spec import Prepare
 
 TAIL_LINES = 20
 
+_QUOTED_LINES = 20
+
 
 class Backend(Protocol):
     """Runs one service. `start` returns once it is spawned, not once it is ready; the other calls never raise."""
@@ -169,3 +171,10 @@ async def run_to_end(reaper: Reaper, command: Command, ring: Ring, *, limit_seco
         last = ring.tail(1)
         return end.status, last[0].text if last else ""
     return 124, f"no end within {limit_seconds:g} s"
+
+
+async def run_and_quote(reaper: Reaper, command: Command, ring: Ring, *, limit_seconds: float) -> tuple[int, str]:
+    """As `run_to_end`, with the last lines it wrote, 20 at most, for an error to quote."""
+    before = ring.number
+    status, last = await run_to_end(reaper, command, ring, limit_seconds=limit_seconds)
+    return status, "\n".join(line.text for line in ring.since(before)[-_QUOTED_LINES:]) or last
