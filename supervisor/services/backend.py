@@ -17,8 +17,6 @@ from supervisor.services.spec import Prepare
 
 TAIL_LINES = 20
 
-_QUOTED_LINES = 20
-
 
 class Backend(Protocol):
     """Runs one service. `start` returns once it is spawned, not once it is ready; the other calls never raise."""
@@ -177,4 +175,4 @@ async def run_and_quote(reaper: Reaper, command: Command, ring: Ring, *, limit_s
     """As `run_to_end`, with the last lines it wrote, 20 at most, for an error to quote."""
     before = ring.number
     status, last = await run_to_end(reaper, command, ring, limit_seconds=limit_seconds)
-    return status, "\n".join(line.text for line in ring.since(before)[-_QUOTED_LINES:]) or last
+    return status, "\n".join(line.text for line in ring.since(before)[-TAIL_LINES:]) or last
