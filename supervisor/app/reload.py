@@ -69,14 +69,13 @@ class Reload:
         self._keeper = keeper
         self._again = anyio.Event()
         self._starts = 0
-        self._proving = False
         self.phase = ""
         """The step in hand."""
         self._began = Traffic()
 
     def start_over(self) -> bool:
         """Begin the candidate anew with what is on disk now; False where it is too late, or was done too often."""
-        if not self._proving or self._starts >= STARTS:
+        if self.phase != "gate" or self._starts >= STARTS:
             return False
         self._again.set()
         return True
@@ -131,18 +130,14 @@ class Reload:
     async def _prove(self) -> Run:
         """A candidate that passed the gate; begun anew when asked."""
         async with self._phase("gate"):
-            self._proving = True
-            try:
-                while True:
-                    self._starts += 1
-                    self._again = anyio.Event()
-                    if self._starts > 1 and self._renew is not None:
-                        self.spec = await self._renew()
-                    candidate = await self._try_once()
-                    if candidate is not None:
-                        return candidate
-            finally:
-                self._proving = False
+            while True:
+                self._starts += 1
+                self._again = anyio.Event()
+                if self._starts > 1 and self._renew is not None:
+                    self.spec = await self._renew()
+                candidate = await self._try_once()
+                if candidate is not None:
+                    return candidate
 
     async def _try_once(self) -> Run | None:
         """None when it is to be begun anew. Raises RejectedError."""
