@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from supervisor.process import procfs
 from supervisor.process.leftovers import MARKER_VARIABLE
-
-_LISTEN = "0A"  # include/net/tcp_states.h
-_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+from supervisor.process.sock_diag import read_listening
 
 
 @dataclass(frozen=True, order=True)
@@ -54,9 +49,7 @@ def _is_below(pid: int, ancestor: int, stats: Mapping[int, procfs.Stat]) -> bool
 
 def listeners_of(pids: Iterable[int]) -> tuple[Listener, ...] | None:
     """Where processes listen, in order; None where nothing was found and not all of them may be looked into."""
-    table: dict[str, tuple[str, int]] = {}
-    for path in _TABLES:
-        table |= parse_listening(_text(path))
+    table = read_listening()
     found: dict[tuple[str, int], int] = {}
     closed = False
     for pid in pids:
@@ -68,23 +61,6 @@ def listeners_of(pids: Iterable[int]) -> tuple[Listener, ...] | None:
     if closed and not found:
         return None
     return tuple(sorted(Listener(address, port, pid) for (address, port), pid in found.items()))
-
-
-def parse_listening(text: str) -> dict[str, tuple[str, int]]:
-    """Inode to (address, port) of the listening sockets in a table of /proc/net, proc_net_tcp(5)."""
-    found: dict[str, tuple[str, int]] = {}
-    for line in text.splitlines()[1:]:
-        fields = line.split()
-        if len(fields) > 9 and fields[3] == _LISTEN:
-            address, _, port = fields[1].rpartition(":")
-            found[fields[9]] = (_address(address), int(port, 16))
-    return found
-
-
-def _address(text: str) -> str:
-    """The kernel prints an address as 32-bit words in the order of bytes of the machine."""
-    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
-    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))
 
 
 def _sockets(pid: int) -> set[str] | None:
@@ -104,10 +80,3 @@ def _sockets(pid: int) -> set[str] | None:
         if target.startswith("socket:["):
             found.add(target[8:-1])
     return found
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""

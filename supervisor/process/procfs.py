@@ -11,8 +11,6 @@ from pathlib import Path
 
 from supervisor.process.sock_diag import listening_inodes
 
-_TCP_LISTEN = "0A"  # include/net/tcp_states.h
-
 
 @dataclass(frozen=True)
 class Stat:
@@ -135,25 +133,6 @@ def descends_from(pid: int, ancestor: int) -> bool:
     return False
 
 
-def _listening_inodes(port: int) -> set[str]:
-    inodes = listening_inodes(port)
-    return _inodes_by_table(port) if inodes is None else inodes
-
-
-def _inodes_by_table(port: int) -> set[str]:
-    inodes: set[str] = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == _TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(fields[9])
-    return inodes
-
-
 def _holds_socket(pid: int, inodes: set[str]) -> bool:
     try:
         descriptors = os.listdir(f"/proc/{pid}/fd")
@@ -175,7 +154,7 @@ def port_owners(port: int) -> list[int] | None:
     None: nobody listens. Empty: somebody does whom we may not look into (another user's process, another PID
     namespace); a caller must treat that as "not provably ours", never as "free".
     """
-    inodes = _listening_inodes(port)
+    inodes = listening_inodes(port)
     if not inodes:
         return None
     return [pid for pid in pids() if _holds_socket(pid, inodes)]
@@ -183,7 +162,7 @@ def port_owners(port: int) -> list[int] | None:
 
 def listens_on(pid: int, port: int) -> bool:
     """Whether one process listens on TCP `port`; quicker than `port_owners`, which looks at all."""
-    inodes = _listening_inodes(port)
+    inodes = listening_inodes(port)
     return bool(inodes) and _holds_socket(pid, inodes)
 
 

@@ -1,4 +1,4 @@
-"""Who listens, asked of the kernel over netlink (sock_diag(7)).
+"""Which TCP sockets listen: asked of the kernel over netlink (sock_diag(7)), or read of its tables.
 
 `/proc/net/tcp` tells the same, but only with every connection there is, those in TIME_WAIT too: under load that is
 some ten thousand lines and a tenth of a second in which nothing else of ours runs.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
+from pathlib import Path
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -19,10 +21,18 @@ _REQUEST = struct.Struct("=BBBBI48x")
 _PORT_AT, _INODE_AT, _MESSAGE_BYTES = 4, 68, 72
 _REPLY_BYTES = 1 << 16
 _LIMIT_SECONDS = 1.0
+_LISTEN_STATE = "0A"  # include/net/tcp_states.h
+_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
-def listening_inodes(port: int) -> set[str] | None:
-    """The inodes of the TCP sockets that listen on `port` in our network namespace; None where it cannot be asked."""
+def listening_inodes(port: int) -> set[str]:
+    """The inodes of the TCP sockets that listen on `port` in our network namespace."""
+    asked = ask_kernel(port)
+    return {inode for inode, (_, number) in read_listening().items() if number == port} if asked is None else asked
+
+
+def ask_kernel(port: int) -> set[str] | None:
+    """The same over netlink only; None where it cannot be asked."""
     found: set[str] = set()
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
@@ -58,3 +68,35 @@ def _take(reply: bytes, port: int, found: set[str]) -> bool:
             found.add(str(struct.unpack_from("=I", message, _INODE_AT)[0]))
         at += (length + 3) & ~3
     return False
+
+
+def read_listening() -> dict[str, tuple[str, int]]:
+    """Inode to (address, port) of the sockets that listen, by the tables."""
+    found: dict[str, tuple[str, int]] = {}
+    for path in _TABLES:
+        found |= parse_listening(_text(path))
+    return found
+
+
+def parse_listening(text: str) -> dict[str, tuple[str, int]]:
+    """Inode to (address, port) of the listening sockets in a table of /proc/net, proc_net_tcp(5)."""
+    found: dict[str, tuple[str, int]] = {}
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == _LISTEN_STATE:
+            address, _, port = fields[1].rpartition(":")
+            found[fields[9]] = (_address(address), int(port, 16))
+    return found
+
+
+def _address(text: str) -> str:
+    """The kernel prints an address as 32-bit words in the order of bytes of the machine."""
+    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

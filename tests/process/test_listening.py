@@ -11,9 +11,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from supervisor.process.listening import Listener, listeners_of, parse_listening, process_tree
+from supervisor.process.listening import Listener, listeners_of, process_tree
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
+from supervisor.process.sock_diag import parse_listening
 from tests.process.children import python, wait_for
 
 pytestmark = pytest.mark.anyio
