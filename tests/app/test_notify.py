@@ -20,16 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.app.notify import (
-    MAX_DATAGRAM_BYTES,
-    MAX_EXTENSION_SECONDS,
-    MAX_STATUS_CHARACTERS,
-    NotifySocket,
-    Readiness,
-    ReadyFd,
-    Said,
-    listen_to,
-)
+from supervisor.app.notify import NotifySocket, Readiness, ReadyFd
+from supervisor.app.sd_notify import MAX_DATAGRAM_BYTES, MAX_EXTENSION_SECONDS, MAX_STATUS_CHARACTERS, Said, listen_to
 from supervisor.core.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
