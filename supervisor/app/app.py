@@ -56,14 +56,14 @@ class App:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Own the app's tasks until cancelled; cancelling kills the app (stop it in order first)."""
-        async with anyio.create_task_group() as self._lineup.group:
+        async with anyio.create_task_group() as self._lineup.cohort.group:
             task_status.started()
             await anyio.sleep_forever()
 
     @property
     def generation(self) -> Generation | None:
         """The newest generation."""
-        return self._lineup.newest
+        return self._lineup.cohort.newest
 
     @property
     def served(self) -> anyio.Event:
@@ -109,7 +109,8 @@ class App:
         await self._end_keeper()
         deadline = anyio.current_time() + (self.spec.stop_seconds if grace_seconds is None else grace_seconds)
         patience = min(self.spec.limits.drain_seconds, (deadline - anyio.current_time()) / 2)
-        await self._lineup.finish(Holding("stopped", reason), patience)
+        with anyio.move_on_after(patience):  # a front that does not answer has no more time than the requests
+            await self._lineup.finish(Holding("stopped", reason), patience)
         await self._lineup.end_all(reason, max(0.5, deadline - anyio.current_time()))
 
     async def hold(self, reason: str) -> None:
@@ -192,7 +193,7 @@ class App:
         was_serving, stopping = self.is_serving, time.monotonic()
         await self._lineup.wait()
         async with self._answer_after_hold():
-            await self._lineup.empty(min(self.spec.limits.drain_seconds, self.spec.limits.hold_seconds))
+            await self._lineup.cohort.empty(min(self.spec.limits.drain_seconds, self.spec.limits.hold_seconds))
             await self._end("reload", None)
             stopped = time.monotonic()
             report.phases["stop"] = round(stopped - stopping, 4)
@@ -223,9 +224,9 @@ class App:
 
     def _launch(self, keeper: Keeper, work: Coroutine[object, object, None]) -> None:
         # The scope is made here, not in the task, so that a stop that comes before the task's first step counts too.
-        assert self._lineup.group is not None, "run() must be running"
+        assert self._lineup.cohort.group is not None, "run() must be running"
         self._scope, self._idle = anyio.CancelScope(), anyio.Event()
-        self._lineup.group.start_soon(self._keep, self._scope, keeper, work, name=f"app {self.spec.name}")
+        self._lineup.cohort.group.start_soon(self._keep, self._scope, keeper, work, name=f"app {self.spec.name}")
 
     async def _keep(self, scope: anyio.CancelScope, keeper: Keeper, work: Coroutine[object, object, None]) -> None:
         try:

@@ -1,58 +1,42 @@
-"""Who serves, who is kept warm, who drains: every generation is begun here, and every move of traffic made here."""
+"""Who serves and who is kept warm: every move of traffic is made here."""
 
 from __future__ import annotations
 
-import errno
-import signal
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
 
-from supervisor.app.drain import drain
+from supervisor.app.cohort import Cohort
 from supervisor.app.front.model import Front, FrontError, Holding, Place
-from supervisor.app.generation import Generation
-from supervisor.app.notify import Readiness
 from supervisor.app.run import Ended, Run
-from supervisor.app.spec import AppSpec, Launch
-from supervisor.core.errors import ConfigurationError, TransientError
 from supervisor.core.events import AppHealthChanged, Health, Notice, Publish, Warned
-from supervisor.process.child import Child, explain_spawn_error
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
-_KILL_SECONDS = 0.5
-_TRANSIENT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE})
 
 
 class Lineup:
-    """The generations of one app. `group` is where their tasks live; set before the first `begin`.
-
-    Moves of traffic come one after the other, so that a crash and a reload never contradict each other.
+    """Which generation of `cohort` serves. Moves of traffic come one after the other, so that a crash and a reload
+    never contradict each other.
     """
 
     def __init__(self, name: str, front: Front, *, reaper: Reaper, ring: Ring, publish: Publish) -> None:
         self.name = name
         self.front = front
-        self.group: TaskGroup | None = None
+        self.cohort = Cohort(
+            name, front, reaper=reaper, ring=ring, publish=publish, free=self._free, on_answer=self._answered
+        )
         self.served = anyio.Event()
         """Set when a generation serves for the first time."""
         self.changed = anyio.Event()
         """Set, and made anew, at each promotion."""
         self.active: Run | None = None
         self.warm: Run | None = None
-        self.newest: Generation | None = None
-        self._drains: dict[Run, anyio.Event] = {}
-        self._living: set[Run] = set()
         self._dead: list[Place] = []
         self._target: Place | None = None
-        self._number = 0
         self._moving = anyio.Lock()
-        self._reaper = reaper
-        self._ring = ring
         self._publish = publish
         self._health = Health.NONE
         self._bad_answers = 0
@@ -62,74 +46,12 @@ class Lineup:
         """Whether requests reach a generation that is fit."""
         return self.active is not None and self.active.is_fit and self.active.generation.is_serving
 
-    async def begin(self, spec: AppSpec, *, beside: bool = False) -> Run:
-        """Start the next generation.
-
-        Raises ConfigurationError (78) where it cannot be, TransientError where it cannot be just now, FrontError
-        without a place for it.
-        """
-        await self._make_room()
-        place = await self.front.take_place()
-        self._number += 1
-        readiness, listening = spec.readiness(self._number), anyio.CancelScope()
-        assert self.group is not None, "the app's task must be running"
-        since = self._ring.number
-        try:
-            await self.group.start(self._listen, readiness, listening)
-            child = self._spawn(spec, Launch(self._number, place, readiness, overlapping=beside))
-        except BaseException:
-            listening.cancel()
-            with anyio.CancelScope(shield=True):
-                await self.front.give_back(place)
-            raise
-        readiness.spawned()
-        self.newest = Generation(self.name, self._number, child, self._publish)
-        run = Run(spec, place, self.newest, readiness, listening, since=since, on_answer=self._answered, baking=beside)
-        self._living.add(run)
-        self.group.start_soon(self._live, run, name=f"{self.name} generation {run.number}")
-        return run
-
-    @staticmethod
-    async def _listen(readiness: Readiness, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-        """Hear what the generation says of itself; without that it is only deaf."""
-        with scope:
-            await readiness.run(task_status=task_status)
-
-    def _spawn(self, spec: AppSpec, launch: Launch) -> Child:
-        command = spec.command(launch)
-        try:
-            return self._reaper.spawn(command, self._ring)
-        except OSError as error:
-            kind = TransientError if error.errno in _TRANSIENT else ConfigurationError
-            raise kind(explain_spawn_error(command, error)) from error
-
-    async def _live(self, run: Run) -> None:
-        try:
-            await run.live()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._free(run.place)
-            if run.left:
-                self._publish(Warned(message=run.left))
-            self._living.discard(run)
-            self._drains.pop(run, anyio.Event()).set()
-            run.gone.set()
-
     async def _free(self, place: Place) -> None:
         """A dead one's place is kept while requests are directed there: that is what makes them wait."""
         if place == self._target:
             self._dead.append(place)
         else:
             await self.front.give_back(place)
-
-    async def _make_room(self) -> None:
-        """A place for one more: the oldest drain is hurried where there is none."""
-        while self.front.room < 1 and self._drains:
-            run, hurry = next(iter(self._drains.items()))
-            self._publish(Notice(message=f"generation {run.number} is ended early: its place is needed"))
-            hurry.set()
-            await run.gone.wait()
-            await anyio.lowlevel.checkpoint()
 
     async def promote(self, run: Run) -> Run | None:
         """New requests go to `run`; gives the one that served before where it is fit.
@@ -146,7 +68,7 @@ class Lineup:
             self._set_active(run)
             # Before anything is awaited: a cancellation must not leave it running.
             if before is not None and not before.is_fit:
-                self.retire(before, "replaced")
+                self.cohort.retire(before, "replaced")
                 before = None
             await self._give_back_dead()
         return before
@@ -183,10 +105,10 @@ class Lineup:
             try:
                 # One that is gone has no share any more.
                 wanted = partial(self.front.share, run.place, 0)
-                await _insist(wanted, while_true=lambda: self.is_serving and run in self._living)
+                await _insist(wanted, while_true=lambda: self.is_serving and run in self.cohort.living)
             except FrontError as error:
                 self._publish(Warned(message=f"cannot take requests of {self.name!r} back: {error}"))
-        self.retire(run, reason)
+        self.cohort.retire(run, reason)
 
     def keep_warm(self, run: Run, reason: str) -> None:
         """Keep the one that served before, for `fall_back`."""
@@ -202,13 +124,13 @@ class Lineup:
             if old is None:
                 return False
             if not await self._switch_back(old):
-                self.retire(old, "there is no way back to it")
+                self.cohort.retire(old, "there is no way back to it")
                 return False
             self._set_active(old)
             await self._give_back_dead()
         if failed is not None:
             failed.generation.fail(reason)
-            self.retire(failed, reason)
+            self.cohort.retire(failed, reason)
         return True
 
     async def _switch_back(self, old: Run) -> bool:
@@ -228,23 +150,6 @@ class Lineup:
         """The end of the bake: the warm one, if it still is."""
         run, self.warm = self.warm, None
         return run
-
-    def retire(self, run: Run, reason: str) -> None:
-        """Let it finish what it has, beside everything else, then end it."""
-        assert self.group is not None
-        hurry = self._drains.setdefault(run, anyio.Event())
-        run.generation.drain(reason)
-        self.group.start_soon(partial(self._retire, run, reason, hurry), name=f"drain {self.name} {run.number}")
-
-    async def _retire(self, run: Run, reason: str, hurry: anyio.Event) -> None:
-        try:
-            drained = await drain(self.front, run.place, run.spec.limits, hurry) if run.child.alive else None
-            if drained is not None and str(drained):
-                self._publish(Notice(message=f"generation {run.number} of {self.name!r}: {drained}"))
-            run.dismiss(reason)
-            await run.gone.wait()
-        finally:
-            self._drains.pop(run, None)
 
     async def wait(self, *, unless_served: bool = False) -> None:
         """Nobody serves for now; requests wait. A front that cannot be told is only reported.
@@ -276,32 +181,14 @@ class Lineup:
     async def finish(self, holding: Holding, within_seconds: float) -> None:
         """Let no more requests in, and wait until those in flight are answered, at most `within_seconds`."""
         await self.answer(holding)
-        await self.empty(within_seconds)
-
-    async def empty(self, within_seconds: float) -> None:
-        """Wait until no request is in flight, at most `within_seconds`; streams are not waited for."""
-        async with anyio.create_task_group() as group:
-            for run in self._living:
-                if run.is_fit:
-                    limits = replace(run.spec.limits, drain_seconds=within_seconds, stream_seconds=0)
-                    group.start_soon(drain, self.front, run.place, limits, anyio.Event())
+        await self.cohort.empty(within_seconds)
 
     async def end_all(self, reason: str, grace_seconds: float | None, *, but_candidates: bool = False) -> None:
-        """End every generation, in order; returns when all are gone. `but_candidates` spares what is being proved.
-
-        `grace_seconds` is a bound for all, those that are being stopped with a longer grace already among them.
-        """
-        spared = {run for run in self._living if run.baking and run is not self.active} if but_candidates else set()
-        ending = self._living - spared
+        """End every generation; returns when all are gone. `but_candidates` spares what is being proved."""
+        living = self.cohort.living
+        ending = {run for run in living if not (but_candidates and run.baking and run is not self.active)}
         self.active = self.warm = None
-        for run in ending:
-            run.dismiss(reason, grace_seconds if run.decided.is_set() else 1.0)
-        if grace_seconds is not None:
-            with anyio.move_on_after(grace_seconds + _KILL_SECONDS):
-                await _all_gone(ending)
-            for run in ending & self._living:
-                run.child.signal_group(signal.SIGKILL)
-        await _all_gone(ending)
+        await self.cohort.end(ending, reason, grace_seconds)
 
     def trouble(self, ended: Ended) -> None:
         """Tell that the one that serves must not any longer."""
@@ -320,11 +207,6 @@ class Lineup:
         if health is not self._health:
             self._health = health
             self._publish(AppHealthChanged(app=self.name, health=health, error=error))
-
-
-async def _all_gone(runs: Iterable[Run]) -> None:
-    for run in runs:
-        await run.gone.wait()
 
 
 async def _insist(move: Callable[[], Awaitable[None]], *, while_true: Callable[[], bool]) -> bool:

@@ -143,7 +143,7 @@ class Reload:
         """None when it is to be begun anew. Raises RejectedError."""
         await self._check_room()
         try:
-            run = await self._lineup.begin(self.spec, beside=True)
+            run = await self._lineup.cohort.begin(self.spec, beside=True)
         except SupervisorError as error:
             raise RejectedError(f"the new generation cannot be started: {error}") from error
         kept = False
@@ -201,7 +201,7 @@ class Reload:
             candidate.baking = False
             warm = self._lineup.forget_warm()
             if warm is not None:
-                self._lineup.retire(warm, f"generation {candidate.number} serves")
+                self._lineup.cohort.retire(warm, f"generation {candidate.number} serves")
         await self._lineup.at_rest()
         active = self._lineup.active
         self.report.after = active.number if active is not None else None

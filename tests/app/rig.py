@@ -251,7 +251,7 @@ class Room:
 
     async def begin(self, spec: AppSpec | None = None, *, beside: bool = False) -> Run:
         """A generation that passed the gate."""
-        run = await self.lineup.begin(spec or self.spec(), beside=beside)
+        run = await self.lineup.cohort.begin(spec or self.spec(), beside=beside)
         await run.decided.wait()
         assert run.refusal == ""
         return run
@@ -323,7 +323,7 @@ async def open_room(
                 room.group = group
                 await group.start(room.app.run)
                 yield room
-                for run in tuple(room.lineup._living):
+                for run in tuple(room.lineup.cohort.living):
                     run.child.signal_group(signal.SIGKILL)
                 group.cancel_scope.cancel()
 

@@ -126,7 +126,7 @@ async def test_reload_that_is_through_first_ends_the_replacement() -> None:
         crash(old)
         await until(lambda: len(room.launches) == 3)
         await room.lineup.promote(candidate)
-        await until(lambda: len(room.lineup._living) == 1)
+        await until(lambda: len(room.lineup.cohort.living) == 1)
         assert room.active is candidate
         assert room.front.serving == candidate.place
         assert room.front.room == 2
@@ -155,7 +155,7 @@ async def test_crash_of_what_served_long_is_not_judged_by_a_candidate_of_the_sam
         await room.kept(room.spec(restart=policy))
         crash(room.active)
         await serving(room, 2)
-        await room.lineup.begin(room.spec(says=False), beside=True)
+        await room.lineup.cohort.begin(room.spec(says=False), beside=True)
         await until(lambda: room.active.generation.served_seconds > policy.cap_seconds)
         crash(room.active)
         await serving(room, 4)
@@ -268,4 +268,4 @@ async def test_keeper_cancelled_in_a_call_of_the_front_leaves_nothing(call: str)
         await room.lineup.end_all("stop", 1.0)
         await room.lineup.answer(Holding("stopped", "stop"))
         assert room.front.room == 3
-        assert not room.lineup._living
+        assert not room.lineup.cohort.living

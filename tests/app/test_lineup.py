@@ -188,7 +188,7 @@ async def test_begin_gives_the_place_back_where_the_program_cannot_be_started() 
     async with open_room() as room:
         spec = replace(room.spec(), command=lambda launch: Command(name="app", argv=["/nowhere"], env={}))
         with pytest.raises(ConfigurationError, match="no program '/nowhere'"):
-            await room.lineup.begin(spec)
+            await room.lineup.cohort.begin(spec)
         assert room.front.room == 3
 
 
@@ -198,7 +198,7 @@ async def test_begin_gives_the_place_back_where_the_command_cannot_be_made() -> 
 
     async with open_room() as room:
         with pytest.raises(ConfigurationError):
-            await room.lineup.begin(replace(room.spec(), command=command))
+            await room.lineup.cohort.begin(replace(room.spec(), command=command))
         assert room.front.room == 3
 
 
@@ -206,7 +206,7 @@ async def test_begin_that_is_cancelled_leaves_nothing() -> None:
     async with open_room() as room:
         taking = room.front.hang("take_place")
         async with anyio.create_task_group() as group:
-            group.start_soon(room.lineup.begin, room.spec())
+            group.start_soon(room.lineup.cohort.begin, room.spec())
             await taking.reached.wait()
             group.cancel_scope.cancel()
         assert room.front.room == 3
@@ -219,7 +219,7 @@ async def test_retired_one_finishes_its_requests_before_it_is_stopped() -> None:
         new = await room.begin(beside=True)
         room.front.counts[old.place] = Traffic(in_flight=1)
         await room.lineup.promote(new)
-        room.lineup.retire(old, "replaced")
+        room.lineup.cohort.retire(old, "replaced")
         await until(lambda: room.front.calls.count("traffic") > 20)  # that is after the least time
         assert old.child.alive
         room.front.counts[old.place] = Traffic()
@@ -236,11 +236,11 @@ async def test_oldest_drain_is_ended_early_where_its_place_is_needed_and_only_th
             before = await room.lineup.promote(run)
             if before is not None:
                 room.front.counts[before.place] = Traffic(streams=1)
-                room.lineup.retire(before, "replaced")
+                room.lineup.cohort.retire(before, "replaced")
                 olds.append(before)
         giving_back = room.front.hang("give_back")
         async with anyio.create_task_group() as group:
-            group.start_soon(partial(room.lineup.begin, room.spec(), beside=True))
+            group.start_soon(partial(room.lineup.cohort.begin, room.spec(), beside=True))
             await giving_back.reached.wait()
             await anyio.wait_all_tasks_blocked()
             giving_back.release.set()
@@ -256,10 +256,10 @@ async def test_drain_ends_with_the_one_that_drains() -> None:
         new = await room.begin(beside=True)
         room.front.counts[old.place] = Traffic(streams=1)
         await room.lineup.promote(new)
-        room.lineup.retire(old, "replaced")
+        room.lineup.cohort.retire(old, "replaced")
         crash(old)
         await old.gone.wait()
-        await until(lambda: not room.lineup._drains)
+        await until(lambda: not room.lineup.cohort.draining)
 
 
 async def test_end_of_all_keeps_to_its_time_though_one_is_stopped_at_its_leisure() -> None:

@@ -52,7 +52,7 @@ async def phase(room: Room, name: str) -> Reload:
 
 async def as_before(room: Room) -> None:
     """Only generation 1 is there, and it serves."""
-    await until(lambda: len(room.lineup._living) == 1 and room.front.room == 2)
+    await until(lambda: len(room.lineup.cohort.living) == 1 and room.front.room == 2)
     assert room.active.number == 1
     assert room.lineup.is_serving
     assert room.front.serving == room.active.place
@@ -119,7 +119,7 @@ async def test_candidate_that_dies_between_gate_and_switch_is_refused() -> None:
         try:
             room.group.start_soon(outcome.of, room)
             await phase(room, "switch")
-            candidate = next(run for run in room.lineup._living if run.number == 2)
+            candidate = next(run for run in room.lineup.cohort.living if run.number == 2)
             crash(candidate)
             await candidate.gone.wait()
         finally:
@@ -134,7 +134,7 @@ async def test_candidate_that_dies_in_the_switch_is_rolled_back() -> None:
         outcome, switching = Outcome(), room.front.hang("switch")
         room.group.start_soon(outcome.of, room)
         await switching.reached.wait()
-        candidate = next(run for run in room.lineup._living if run.number == 2)
+        candidate = next(run for run in room.lineup.cohort.living if run.number == 2)
         crash(candidate)
         await candidate.troubled.wait()
         switching.release.set()
@@ -275,7 +275,7 @@ async def test_start_over_that_is_granted_is_never_forgotten() -> None:
         room.words[2] = Word(False)
         room.group.start_soon(outcome.of, room)
         await until(lambda: len(room.launches) == 2)
-        candidate = next(run for run in room.lineup._living if run.number == 2)
+        candidate = next(run for run in room.lineup.cohort.living if run.number == 2)
         granted: list[bool] = []
 
         async def ask() -> None:
@@ -334,7 +334,7 @@ async def test_stop_in_the_midst_of_a_reload_leaves_nothing(when: str) -> None:
                 await until(lambda: len(room.launches) == 2)
             group.cancel_scope.cancel()
         await room.app.stop(2.0)
-        assert not room.lineup._living
+        assert not room.lineup.cohort.living
         assert room.front.room == 3
         assert room.front.held is not None
 
@@ -369,7 +369,7 @@ async def test_canary_that_ends_badly_gives_its_share_back_and_finishes_its_requ
         await until(lambda: room.front.shared is not None)
         assert room.front.shared is not None
         place = room.front.shared[0]
-        candidate = next(run for run in room.lineup._living if run.number == 2)
+        candidate = next(run for run in room.lineup.cohort.living if run.number == 2)
         room.front.fail("share")  # and it is insisted on
         match why:
             case "aborted":
@@ -403,7 +403,7 @@ async def test_canary_gets_all_where_the_old_one_dies() -> None:
         crash(room.active)
         await outcome.over.wait()
         assert outcome.error is None
-        await until(lambda: len(room.lineup._living) == 1)
+        await until(lambda: len(room.lineup.cohort.living) == 1)
         assert (room.active.number, room.front.serving) == (2, room.active.place)
 
 
@@ -466,7 +466,7 @@ async def test_stop_in_a_reload_of_one_after_the_other_keeps_to_its_time() -> No
             group.cancel_scope.cancel()
         with anyio.fail_after(8):
             await room.app.stop(1.0)
-        assert not room.lineup._living
+        assert not room.lineup.cohort.living
 
 
 async def test_most_waiting_is_the_most_that_was_seen() -> None:
@@ -502,7 +502,7 @@ async def test_fifty_reloads_leave_as_much_open_as_one(soak: bool) -> None:
             """Descriptors and tasks once all is at rest again."""
             for _ in range(times):
                 await room.app.reload()
-            await until(lambda: len(room.lineup._living) == 1 and not room.lineup._drains)
+            await until(lambda: len(room.lineup.cohort.living) == 1 and not room.lineup.cohort.draining)
             await anyio.wait_all_tasks_blocked()
             return len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
 

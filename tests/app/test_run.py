@@ -29,7 +29,7 @@ http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_fo
 
 async def test_generation_is_decided_once_it_passed_the_gate() -> None:
     async with open_room() as room:
-        run = await room.lineup.begin(room.spec(says=False))
+        run = await room.lineup.cohort.begin(room.spec(says=False))
         await until(lambda: run.generation.state.value == "starting")
         assert not run.decided.is_set()
         room.words[1].ready = True
@@ -41,7 +41,7 @@ async def test_generation_is_decided_once_it_passed_the_gate() -> None:
 
 async def test_generation_that_ends_before_is_refused_at_once_with_what_it_wrote() -> None:
     async with open_room() as room:
-        run = await room.lineup.begin(room.spec("echo no config; exit 9", says=False))
+        run = await room.lineup.cohort.begin(room.spec("echo no config; exit 9", says=False))
         await run.decided.wait()
         assert run.refusal.startswith("exited with 9 before it was healthy")
         assert run.evidence is not None
@@ -54,7 +54,7 @@ async def test_generation_that_ends_before_is_refused_at_once_with_what_it_wrote
 async def test_generation_that_does_not_get_healthy_is_refused_with_a_hint_and_lives_until_dismissed() -> None:
     async with open_room() as room:
         spec = room.spec(must_say_ready=False, check=HealthCheck("tcp", 0), start_seconds=0.2)
-        run = await room.lineup.begin(spec)
+        run = await room.lineup.cohort.begin(spec)
         await run.decided.wait()
         assert "not healthy after 0.2 s" in run.refusal
         assert f"it listens on no port; let it listen on the port in PORT ({run.place.port})" in run.refusal
@@ -76,7 +76,7 @@ async def test_generation_that_dies_as_it_passes_the_gate_is_refused(monkeypatch
 
     monkeypatch.setattr(gate, "pass_gate", pass_gate)
     async with open_room() as room:
-        run = await room.lineup.begin(room.spec("exit 3"))
+        run = await room.lineup.cohort.begin(room.spec("exit 3"))
         await run.gone.wait()
         assert "exited with 3" in run.refusal
         assert not run.is_fit
@@ -101,7 +101,7 @@ async def test_first_trouble_counts() -> None:
 
 async def test_dismissal_before_its_first_step_counts() -> None:
     async with open_room() as room:
-        run = await room.lineup.begin(room.spec(says=False))
+        run = await room.lineup.cohort.begin(room.spec(says=False))
         run.dismiss("at once")
         await run.gone.wait()
         assert is_gone(run.child.pid)
