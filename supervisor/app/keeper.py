@@ -8,10 +8,11 @@ import anyio
 
 from supervisor.app.front.model import FrontError, Holding
 from supervisor.app.lineup import Lineup
+from supervisor.app.losses import Losses
 from supervisor.app.run import Ended, Run
 from supervisor.app.spec import AppSpec, OnUnhealthy
 from supervisor.core.errors import AppGaveUpError, ConfigurationError, SupervisorError, TransientError
-from supervisor.core.events import AppHeld, AppRestarting, Publish
+from supervisor.core.events import AppHeld, AppRestarting, Publish, Warned
 from supervisor.process import restart
 from supervisor.process.output import Ring
 from supervisor.process.restart import Again, Done, End, GiveUp
@@ -40,6 +41,7 @@ class Keeper:
         self._on_end = on_end
         self._ends: list[End] = []
         self._tried: Run | None = None
+        self._losses = Losses(lineup.front)
 
     async def keep(self, held: str = "") -> None:
         """Until the app ends for good, or this is cancelled; generations are ended by the caller.
@@ -80,7 +82,7 @@ class Keeper:
     async def _raise_one(self) -> Ended | None:
         """Start one and put it into service; None when it serves, else why not."""
         try:
-            run = await self._lineup.begin(self.spec)
+            run = await self._lineup.cohort.begin(self.spec)
         except ConfigurationError as error:
             return Ended(str(error), final=error)
         except (FrontError, TransientError) as error:
@@ -114,19 +116,43 @@ class Keeper:
             if run is None:
                 await changed.wait()
                 continue
-            await _first(run.troubled, changed)
+            await self._until_either(run, changed)
             if run is not self._lineup.active or run.trouble is None:
                 continue
             self._lineup.trouble(run.trouble)
-            if await self._lineup.fall_back(run.trouble.reason):
-                self.fallen = run.trouble.reason
-                self.spec = self._lineup.active.spec  # a restart must not bring the new code again
+            if await self._fall_back(run, run.trouble.reason):
                 continue
             if run is not self._lineup.active:
                 continue  # a reload was through meanwhile
             self._tried = run
             run.generation.fail(run.trouble.reason)
             return run.trouble
+
+    async def _until_either(self, run: Run, changed: anyio.Event) -> None:
+        """Trouble or a promotion."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._losses.watch, run)
+            await _first(run.troubled, changed)
+            group.cancel_scope.cancel()
+
+    async def _fall_back(self, run: Run, reason: str) -> bool:
+        """Whether the warm one took over."""
+        lost: list[int | None] = []
+
+        async def count() -> None:
+            lost.append(await self._losses.of(run))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(count)  # beside: it must not cost the way back any time
+            if not await self._lineup.fall_back(reason):
+                group.cancel_scope.cancel()
+                return False
+            self.fallen = reason
+            if self._lineup.active is not None:
+                self.spec = self._lineup.active.spec  # a restart must not bring the new code again
+        if lost[0]:
+            self._publish(Warned(message=f"{lost[0]} requests got no answer as generation {run.number} ended"))
+        return True
 
     def _decide(self, ended: Ended) -> restart.Again | restart.Done | restart.GiveUp:
         now = anyio.current_time()
@@ -143,8 +169,11 @@ class Keeper:
 
     async def _again(self, ended: Ended, delay_seconds: float) -> Ended | None:
         """Replace it after the delay, requests waiting within their bound; a reload that is through first wins."""
+        lost = await self._losses.of(self._tried) if self._tried is not None else None
         self._publish(
-            AppRestarting(app=self.spec.name, reason=ended.reason, restart_in_seconds=round(delay_seconds, 3))
+            AppRestarting(
+                app=self.spec.name, reason=ended.reason, restart_in_seconds=round(delay_seconds, 3), lost=lost
+            )
         )
         result: list[Ended | None] = [None]
         changed = self._lineup.changed

@@ -204,13 +204,14 @@ class AppHeld(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AppRestarting(Event):
-    """The app crashed or hung and is started again."""
+    """The app crashed or hung and is started again; `lost` requests were in its hands, None: not known."""
 
     name: ClassVar[str] = "app.restarting"
     level: ClassVar[str] = "warning"
     app: str
     reason: str
     restart_in_seconds: float
+    lost: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from supervisor.core.errors import SupervisorError
+from supervisor.core.errors import ExitCode, SupervisorError
 
 
 class FrontKind(StrEnum):
@@ -28,6 +28,8 @@ class Wire(StrEnum):
 class FrontError(SupervisorError):
     """The front did not do, or did not confirm, what was asked; the generation that served before still does."""
 
+    exit_code = ExitCode.UNREACHABLE
+
 
 @dataclass(frozen=True)
 class Place:
@@ -46,7 +48,8 @@ class Place:
 class Traffic:
     """Counts of one place since the switch to it. Requests in flight and streams (WebSocket, SSE) are apart.
 
-    `failed` counts 5xx answers, `unreached` refused or lost connections; `answered` counts all answers, 5xx among them.
+    `failed` counts 5xx answers, `unreached` connections that were refused or got no whole answer, `lost` the latter
+    alone; `answered` counts all answers, 5xx among them.
     """
 
     in_flight: int = 0
@@ -54,6 +57,7 @@ class Traffic:
     answered: int = 0
     failed: int = 0
     unreached: int = 0
+    lost: int = 0
 
     def since(self, earlier: Traffic) -> Traffic:
         """What was counted after `earlier`; what is going on now stays as it is."""
@@ -63,6 +67,7 @@ class Traffic:
             self.answered - earlier.answered,
             self.failed - earlier.failed,
             self.unreached - earlier.unreached,
+            self.lost - earlier.lost,
         )
 
 

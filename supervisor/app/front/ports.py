@@ -95,12 +95,17 @@ class PortPool:
         self._next = 0
 
     def take(self) -> int:
-        """The next port that a server could listen on now. Raises ConfigurationError where there is none."""
-        for _ in range(self._count):
-            port = self._low + self._next
-            self._next = (self._next + 1) % self._count
-            if _is_free(port):
-                return port
+        """The next port that a server could listen on now. Raises ConfigurationError where there is none.
+
+        One that is free but for connections just closed is given only where there is no better one: for a minute it
+        takes a server that sets SO_REUSEADDR, as nearly all do.
+        """
+        for reuse in (False, True):
+            for _ in range(self._count):
+                port = self._low + self._next
+                self._next = (self._next + 1) % self._count
+                if _is_free(port, reuse=reuse):
+                    return port
         high = self._low + self._count - 1
         raise ConfigurationError(
             f"cannot give the app a private port: {self._low} to {high} are all taken, "
@@ -108,13 +113,15 @@ class PortPool:
         )
 
 
-def _is_free(port: int) -> bool:
-    """Whether any app could listen there: tried without SO_REUSEADDR, as an app may not set it, and on the address it
-    is told as well as on all, which some take whatever they are told.
+def _is_free(port: int, *, reuse: bool) -> bool:
+    """Whether an app could listen there: on the address it is told, and on all, which some take whatever they are told.
+
+    Without `reuse` any app could; with it those that set SO_REUSEADDR.
     """
     try:
         for host in (LOOPBACK, "0.0.0.0"):
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
                 probe.bind((host, port))
                 probe.listen(1)
     except OSError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import SocketAttribute, SocketStream
 
 LIMIT_SECONDS = 20.0
 UPGRADE: dict[str, Any] = {
@@ -40,7 +42,8 @@ class Request:
 class App:
     """Answers each request with who it is and what it got.
 
-    `/slow` and streams go on until `release`; `/fail` is a 500; `/vanish` closes without an answer.
+    `/slow` and streams go on until `release`; `/fail` is a 500; `/vanish` closes without an answer, `/reset`
+    resets, `/half` closes within an answer.
     """
 
     name: str
@@ -65,6 +68,13 @@ class App:
         if headers.get("accept") == "text/event-stream":
             return await self._events(stream)
         if path == "/vanish":
+            return False
+        if path == "/reset":
+            raw = stream.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return False
+        if path == "/half":
+            await stream.send(answer(200, b"whole")[:-2])
             return False
         if path == "/slow":
             await self.release.wait()

@@ -88,10 +88,29 @@ def test_statistics_are_read_by_the_names_of_their_columns() -> None:
     found = Statistics(parse(STATS))
     line = found.of("app", "g1")
     assert (line.ready, line.address, line.busy) == (True, "127.0.0.1:4001", 2)
-    assert line.counts == Counts(sessions=9, answered=7, failed=2, unreached=4)
+    assert line.counts == Counts(sessions=9, answered=7, failed=2, refused=4)
     assert found.of("app", "BACKEND").busy == 4
     with pytest.raises(FrontError, match="does not list it"):
         found.of("app", "g4")
+
+
+@pytest.mark.parametrize(
+    ("counts", "busy", "lost"),
+    [
+        (Counts(sessions=5, answered=5), 0, 0),
+        (Counts(sessions=5, answered=3, broken=2), 0, 2),
+        (Counts(sessions=5, answered=3, broken=4), 0, 2),  # both were reset, which counts twice
+        (Counts(sessions=5, answered=3, broken=2), 2, 0),  # counted already, though they still are in flight
+        (Counts(sessions=9, answered=5, refused=4), 0, 0),
+        (Counts(sessions=2, answered=2, interim=2, broken=2), 0, 2),  # told to go on, and no more
+        (Counts(sessions=1, answered=2, interim=1), 0, 0),
+        (Counts(sessions=5, answered=5, broken=2, cut=2), 0, 2),
+        (Counts(sessions=5, answered=4, broken=3, cut=1), 0, 2),
+        (Counts(sessions=5, answered=5, broken=1), 0, 0),  # answered after its client had reset it
+    ],
+)
+def test_lost_are_those_without_a_whole_answer_each_once(counts: Counts, busy: int, lost: int) -> None:
+    assert counts.lost(busy) == lost
 
 
 def test_a_line_that_is_not_as_wanted_is_named() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
+from contextlib import suppress
 from functools import partial
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from supervisor.app.front.haproxy import front as module
 from supervisor.app.front.haproxy.config import FrontLimits
@@ -209,6 +213,27 @@ async def test_a_request_that_may_have_been_done_is_never_sent_twice() -> None:
         assert len(app.requests) == 2
         found = await until(lambda: rig.traffic(place), lambda found: found.unreached == 2)
         assert found.answered == 0
+
+
+async def test_each_request_without_a_whole_answer_is_counted_as_lost_once() -> None:
+    async with open_rig() as rig, rig.generation() as (place, app):
+        await rig.front.switch(place)
+        for path in ("/vanish", "/reset", "/half", "/", "/fail"):
+            with suppress(anyio.EndOfStream):
+                await ask(rig.port, path=path)
+        lost = await until(lambda: rig.traffic(place), lambda found: found.lost >= 3)
+        assert (lost.lost, lost.unreached, lost.answered) == (3, 3, 3)
+        async with Client(rig.port) as client, Client(rig.port) as other:
+            for each in (client, other):
+                await each.begin(path="/slow")
+            await until(lambda: rig.traffic(place), lambda found: found.in_flight == 2)
+            raw = client.stream.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await anyio.aclose_forcefully(client.stream)
+            app.release.set()
+            assert (await other.answer()).status == 200
+        found = await until(lambda: rig.traffic(place), lambda found: found.in_flight == 0)
+        assert found.lost == 3, "who went away lost nothing"
 
 
 async def test_only_safe_requests_are_repeated_where_that_is_wanted() -> None:

@@ -76,15 +76,16 @@ def test_a_kernel_without_ipv6_gets_ipv4_only(monkeypatch: pytest.MonkeyPatch) -
 
 
 def free_run(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on."""
+    """The first of `count` ports in a row that nobody has, nor had a moment ago."""
     low, high = default_range(32768, 60999)
     for start in range(low + os.getpid() % 1000, high - count):
-        taken = []
-        for port in range(start, start + count):
-            with socket.socket() as probe:
-                taken.append(probe.connect_ex(("127.0.0.1", port)) == 0)
-        if not any(taken):
-            return start
+        try:
+            for port in range(start, start + count):
+                with socket.socket() as probe:
+                    probe.bind(("0.0.0.0", port))
+        except OSError:
+            continue
+        return start
     raise AssertionError("no free ports")
 
 
@@ -101,6 +102,18 @@ def test_a_private_port_a_stranger_has_is_passed_over(host: str) -> None:
         assert [PortPool(start, start + 2).take() for _ in range(1)] == [start]
         pool = PortPool(start, start + 2)
         assert [pool.take() for _ in range(3)] == [start, start + 2, start]
+
+
+def test_a_private_port_with_connections_just_closed_is_the_last_choice() -> None:
+    start = free_run(2)
+    with socket.create_server(("127.0.0.1", start)) as server:
+        with socket.create_connection(("127.0.0.1", start)) as client:
+            _accept(server).close()  # first, so that this end stays in TIME_WAIT
+            assert client.recv(1) == b""
+        with pytest.raises(ConfigurationError):
+            PortPool(start, start).take()  # somebody still listens
+    assert [PortPool(start, start + 1).take() for _ in range(2)] == [start + 1, start + 1]
+    assert PortPool(start, start).take() == start
 
 
 def test_no_private_port_left_is_told_with_who_has_the_first() -> None:

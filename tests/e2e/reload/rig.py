@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -110,40 +108,20 @@ class App:
 
         return int(wait_until("haproxy runs", found, limit=15))
 
+    @contextmanager
+    def frozen_haproxy(self) -> Iterator[None]:
+        """HAProxy does not run within the block, so a switch goes on until it ends."""
+        pid = self.haproxy_pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
     def wait_gone(self, *pids: int) -> None:
         """Until none of these processes is there."""
         wait_until(f"of {pids} all are gone", lambda: not any(is_running(pid) for pid in pids), limit=20)
-
-
-class SlowRequest:
-    """A POST that the app answers after so many seconds; within the block, once it was sent."""
-
-    def __init__(self, app: App, seconds: float) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", app.supervisor.port), timeout=30)
-        head = f"POST /slow/{seconds:g} HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n"
-        self._socket.sendall(head.encode())
-
-    def __enter__(self) -> SlowRequest:
-        # The app has it once it asks for the body.
-        assert self._socket.recv(1000).startswith(b"HTTP/1.1 100")
-        self._socket.sendall(b"patience")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
-
-    def answer(self) -> tuple[int, bytes]:
-        """Wait for it; status 0 where the connection is closed without one."""
-        answer = http.client.HTTPResponse(self._socket)
-        try:
-            answer.begin()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException):
-            return 0, b""
-        finally:
-            answer.close()
 
 
 class BothLoads:

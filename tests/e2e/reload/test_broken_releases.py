@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.harness import wait_until
+from tests.e2e.reload.clients import SlowRequest
 from tests.e2e.reload.rig import LOST, MOST_LOST, App, BothLoads, failures
 
 PUBLIC = {"listen": "public", "address": "0.0.0.0"}
@@ -72,6 +74,18 @@ def test_release_that_exits_in_the_bake_goes_back(app: App) -> None:
     lost = failures(reports, may_go_back=True)
     assert set(lost) <= LOST
     assert sum(lost.values()) <= MOST_LOST
+
+
+def test_release_that_dies_in_the_bake_tells_how_many_requests_were_lost_with_it(app: App) -> None:
+    app.boot(SUPERVISOR_BAKE_SECONDS="5")
+    app.release()
+    with app.reloading() as outcome:
+        app.wait_state(2, "serving")
+        with SlowRequest(app.url, 20) as one, SlowRequest(app.url, 20) as two:
+            app.kill(2)
+            assert [each.answer()[0] for each in (one, two)] == [502, 502]
+    assert outcome["result"] == "rolled_back"
+    wait_until("it is told", lambda: "2 requests got no answer as generation 2 ended" in app.supervisor.log(), limit=5)
 
 
 def test_release_that_hangs_in_the_bake_goes_back(app: App) -> None:

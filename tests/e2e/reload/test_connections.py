@@ -18,7 +18,8 @@ from contextlib import closing
 import pytest
 
 from tests.e2e.harness import wait_until
-from tests.e2e.reload.rig import App, SlowRequest
+from tests.e2e.reload.clients import SlowRequest, WebSocket
+from tests.e2e.reload.rig import App
 
 LIMIT = 30.0
 
@@ -52,7 +53,7 @@ def test_one_connection_posts_each_second_over_a_reload_each_second(
     app.boot(SUPERVISOR_BAKE_SECONDS="0")
     ask(connection, "POST", "/echo", b"first")
     own = connection.sock.getsockname()
-    for _ in range(600 if soak else 20):
+    for _ in range(600 if soak else 60):
         app.release()
         due = time.monotonic() + 1
         with app.reloading() as outcome:
@@ -115,32 +116,6 @@ def test_event_stream_stays_with_its_generation_until_its_bound(app: App) -> Non
     wait_until("the cut is told", lambda: "0 requests and 1 streams were cut" in app.supervisor.log(), limit=5)
 
 
-class WebSocket:
-    """A client of short text frames."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
-        self._file = self._socket.makefile("rb")
-        self._socket.sendall(
-            b"GET /socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        head = b"".join(iter(self._file.readline, b"\r\n"))
-        assert head.startswith(b"HTTP/1.1 101"), head
-        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
-
-    def echo(self, text: bytes) -> bytes:
-        mask = secrets.token_bytes(4)
-        masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(text))
-        self._socket.sendall(bytes([0x81, 0x80 | len(text)]) + mask + masked)
-        head = self._file.read(2)
-        return self._file.read(head[1]) if head else b""
-
-    def close(self) -> None:
-        self._file.close()
-        self._socket.close()
-
-
 def test_websocket_echoes_through_two_reloads(app: App) -> None:
     app.boot()
     sockets = []
@@ -148,7 +123,7 @@ def test_websocket_echoes_through_two_reloads(app: App) -> None:
         if version > 1:
             app.release()
             assert app.reload()["result"] == "ok"
-        sockets.append(WebSocket(app.supervisor.port))
+        sockets.append(WebSocket(app.url))
         for number, each in enumerate(sockets, 1):
             assert each.echo(b"hello") == b"hello %d" % number
     app.release()
@@ -294,7 +269,7 @@ def curl_http2(port: int) -> str:
 
 def test_old_generation_ends_as_soon_as_its_last_request_is_answered(app: App) -> None:
     app.boot()
-    with SlowRequest(app, 3) as slow:
+    with SlowRequest(app.url, 3) as slow:
         app.release()
         assert app.reload()["result"] == "ok"
         assert not app.supervisor.events("app.generation", generation=1, state="stopped")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from unittest.mock import ANY
 
 import pytest
 
 from tests.e2e.harness import answers, request, wait_until
+from tests.e2e.reload.clients import SlowRequest
 from tests.e2e.reload.rig import App
 
 
@@ -42,14 +42,33 @@ def test_haproxy_that_does_not_answer_rejects_the_reload_and_the_old_generation_
     app.release()
     with app.reloading() as outcome:
         app.wait_state(2, "starting")
-        frozen = app.haproxy_pid()
-        os.kill(frozen, signal.SIGSTOP)
-    os.kill(frozen, signal.SIGCONT)
+        with app.frozen_haproxy():
+            wait_until("the reload is over", lambda: bool(outcome), limit=20)
     assert outcome["result"] == "rejected", outcome
     app.wait_gone(app.pid_of(2))
     assert {request(app.supervisor.port, "/echo") for _ in range(20)} == {(200, "1")}
     assert app.reload()["result"] == "ok"
     assert {request(app.supervisor.port, "/echo") for _ in range(20)} == {(200, "2")}
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_generation_killed_within_the_switch_is_not_the_one_that_serves(app: App, generation: int) -> None:
+    app.boot(SUPERVISOR_BAKE_SECONDS="1", SUPERVISOR_RESTART_BASE_SECONDS="0.05")
+    with SlowRequest(app.url, 2) as slow:
+        version = app.release(boot_seconds=0.3)
+        with app.reloading() as outcome:
+            app.wait_state(2, "starting")
+            with app.frozen_haproxy():
+                app.wait_state(2, "ready")
+                killed = app.pid_of(generation)
+                app.kill(generation)
+                app.wait_gone(killed)
+        # Who dies before the switch began is rejected, who dies within it loses the requests again.
+        assert outcome["result"] in (("ok",) if generation == 1 else ("rejected", "rolled_back")), outcome
+        wait_until("it serves", lambda: app.supervisor.status()["apps"][0]["state"] == "serving")
+        serves = str(version if generation == 1 else 1)
+        assert {request(app.supervisor.port, "/echo") for _ in range(20)} == {(200, serves)}
+        assert slow.answer() == ((502, ANY) if generation == 1 else (200, b"patience"))
 
 
 @pytest.mark.parametrize("state", ["crashed", "held"])

@@ -16,6 +16,7 @@ from supervisor.app.front.model import FrontError, FrontKind, Holding, Place, Tr
 from supervisor.app.front.ports import PortPool
 
 _CONFIRM_SECONDS = 1.0
+_UNDO_SECONDS = 1.0
 _LOOK_AGAIN_SECONDS = 0.01
 _TRIES = 3
 _NONE = Counts()
@@ -143,14 +144,17 @@ class ProxyFront:
             return Traffic()
         rows = self._rows(found, place.line)
         counts = tally.look(start, _total(rows))
+        busy = sum(row.busy for row in rows)
+        lost = counts.lost(busy)
         plain = self._app.wire is Wire.TCP
         return Traffic(
             in_flight=rows[0].busy,
-            streams=sum(row.busy for row in rows[1:]),
+            streams=busy - rows[0].busy,
             # Without HTTP a connection counts as answered once it was made; a try that was refused is a session, too.
-            answered=counts.sessions - counts.unreached if plain else counts.answered,
+            answered=counts.sessions - counts.refused if plain else counts.answered,
             failed=counts.failed,
-            unreached=counts.unreached,
+            unreached=counts.refused + (counts.broken if plain else lost),
+            lost=counts.broken if plain else lost,
         )
 
     async def waiting(self) -> int:
@@ -196,7 +200,8 @@ class ProxyFront:
             await self._make(wanted)
         except BaseException:
             self._haproxy.lines[self._app.name] = before
-            with anyio.CancelScope(shield=True), contextlib.suppress(FrontError):
+            # Sent at once; a HAProxy that hangs reads it when it goes on, and must not hold up who cancelled.
+            with anyio.move_on_after(_UNDO_SECONDS, shield=True), contextlib.suppress(FrontError):
                 await self._command(before)
             raise
 

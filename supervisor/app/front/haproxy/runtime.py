@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import anyio
@@ -17,28 +17,39 @@ _REPLY_BYTES = 4 * 1024 * 1024
 _MAINTENANCE = "MAINT"
 _ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
 # `wretr` and `wredis` count tries that were refused and then made again, `econ` those that were the last.
-_UNREACHED = ("econ", "eresp", "wretr", "wredis")
+_REFUSED = ("econ", "wretr", "wredis")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Counters of a server line, since HAProxy was started; `sessions` counts tries, too."""
+    """Counters of a server line, since HAProxy was started; `sessions` counts tries, too.
+
+    `answered` counts all answers, `interim` those with 1xx among them, `refused` tries that made no connection,
+    `broken` what HAProxy calls response errors, `cut` answers that ended too soon.
+    """
 
     sessions: int = 0
     answered: int = 0
     failed: int = 0
-    unreached: int = 0
+    interim: int = 0
+    refused: int = 0
+    broken: int = 0
+    cut: int = 0
+
+    def lost(self, busy: int) -> int:
+        """How many were sent and got no whole answer; `busy` are those in flight.
+
+        HAProxy (2.6 and 3.0) counts one that the app reset as broken twice, and one that its client reset, too: no more
+        are lost without an answer than have none.
+        """
+        unanswered = self.sessions - self.refused - (self.answered - self.interim) - busy
+        return self.cut + max(0, min(self.broken - self.cut, unanswered))
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.sessions + other.sessions,
-            self.answered + other.answered,
-            self.failed + other.failed,
-            self.unreached + other.unreached,
-        )
+        return Counts(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
     def __sub__(self, other: Counts) -> Counts:
-        return self + Counts(-other.sessions, -other.answered, -other.failed, -other.unreached)
+        return Counts(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,10 @@ def _stat(row: Mapping[str, str]) -> Stat:
             sessions=_number(row, "stot"),
             answered=sum(_number(row, name) for name in _ANSWERS),
             failed=_number(row, "hrsp_5xx"),
-            unreached=sum(_number(row, name) for name in _UNREACHED),
+            interim=_number(row, "hrsp_1xx"),
+            refused=sum(_number(row, name) for name in _REFUSED),
+            broken=_number(row, "eresp"),
+            cut=_number(row, "srv_abrt"),
         ),
     )
 

@@ -6,8 +6,8 @@ import http.client
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from types import TracebackType
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -64,22 +64,24 @@ class WebSocket:
     """Short text frames, each echoed."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname, parts.port or 80), timeout=_LIMIT_SECONDS)
+        self._socket = connect(url)
         self._file = self._socket.makefile("rb")
         self._socket.sendall(_UPGRADE)
         head = b"".join(iter(self._file.readline, b"\r\n"))
         assert head.startswith(b"HTTP/1.1 101"), head
         assert _ACCEPTED in head
 
-    def version(self) -> int:
+    def echo(self, text: bytes) -> bytes:
+        """What comes back: the text and the version; nothing where it was ended."""
         mask = secrets.token_bytes(4)
-        masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(b"hello"))
+        masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(text))
         self._socket.sendall(bytes([0x81, 0x80 | len(masked)]) + mask + masked)
         head = self._file.read(2)
-        assert head, "it was ended"
-        text, _, version = self._file.read(head[1]).partition(b" ")
-        assert text == b"hello"
+        return self._file.read(head[1]) if head else b""
+
+    def version(self) -> int:
+        text, _, version = self.echo(b"hello").partition(b" ")
+        assert text == b"hello", "it was ended"
         return int(version)
 
     def ended_at(self) -> float:
@@ -93,19 +95,38 @@ class WebSocket:
         self._socket.close()
 
 
-@contextmanager
-def slow_request(port: int, seconds: float) -> Iterator[Callable[[], int]]:
-    """A POST that the app has in hand, and answers after so long; gives what waits for the answer's status."""
-    with socket.create_connection(("127.0.0.1", port), timeout=_LIMIT_SECONDS) as client:
+class SlowRequest:
+    """A POST that the app answers after so many seconds; within the block, once the app has it."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self._socket = connect(url)
         head = f"POST /slow/{seconds:g} HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n"
-        client.sendall(head.encode())
+        self._socket.sendall(head.encode())
+
+    def __enter__(self) -> SlowRequest:
         # It asks for the body only once it has the request.
-        assert client.recv(1000).startswith(b"HTTP/1.1 100")
-        client.sendall(b"patience")
+        assert self._socket.recv(1000).startswith(b"HTTP/1.1 100")
+        self._socket.sendall(b"patience")
+        return self
 
-        def status() -> int:
-            with http.client.HTTPResponse(client) as answer:
-                answer.begin()
-                return answer.status
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
 
-        yield status
+    def answer(self) -> tuple[int, bytes]:
+        """Wait for it; status 0 where the connection is closed without one."""
+        answer = http.client.HTTPResponse(self._socket)
+        try:
+            answer.begin()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            return 0, b""
+        finally:
+            answer.close()
+
+
+def connect(url: str) -> socket.socket:
+    """A connection to whoever serves `url`."""
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port or 80), timeout=_LIMIT_SECONDS)
