@@ -20,21 +20,11 @@ from tests.load.report import Report
 STREAM_SECONDS = 4.0
 _RATE = 100.0
 _KEPT = 8
-# The echo app, and one path more: what headers reach it.
-_APP = """
-import http.server, json
-
-def headers(handler, word):
-    handler.answer(200, json.dumps(dict(handler.headers)).encode())
-
-http.server.BaseHTTPRequestHandler.do_headers = headers
-import echo_app
-"""
 _DOCKERFILE = """
 FROM {parent}
 RUN rm -rf /app/*
 COPY . /app
-ENV SUPERVISOR_APP_COMMAND="python -S app.py"
+ENV SUPERVISOR_APP_COMMAND="python -S echo_app.py"
 """
 _ENVIRON = {
     "SUPERVISOR_RESTART_BASE_SECONDS": "0.05",
@@ -61,7 +51,6 @@ class EchoStack(Stack):
         with tempfile.TemporaryDirectory(prefix="echo-") as name:
             folder = Path(name)
             shutil.copy(PROGRAM, folder)
-            (folder / "app.py").write_text(_APP)
             (folder / "behaviour.json").write_text(json.dumps({"version": self.version}))
             (folder / "Dockerfile").write_text(_DOCKERFILE.format(parent=parent))
             self.share.engine.run("build", "--quiet", "--tag", tag, folder)

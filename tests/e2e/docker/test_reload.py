@@ -16,8 +16,8 @@ from tests.e2e.docker.conftest import Keeper
 from tests.e2e.docker.documented import booted_again, standing
 from tests.e2e.docker.echo import STREAM_SECONDS, EchoStack, Loads
 from tests.e2e.docker.stack import APP_PORT, SERVICES, Kind, fetch
-from tests.e2e.docker.streams import EventStream, Stream, WebSocket, slow_request
 from tests.e2e.harness import wait_until
+from tests.e2e.reload.clients import EventStream, SlowRequest, Stream, WebSocket
 from tests.e2e.reload.rig import LOST, failures, longest_ms
 
 pytestmark = pytest.mark.engine
@@ -89,21 +89,22 @@ class Reloads:
         assert min(ends) - asked > STREAM_SECONDS
         assert max(ends) - reloaded < STREAM_SECONDS + 3
 
+    @pytest.mark.parametrize("state", ["starting", "warm"])
     def test_docker_stop_in_the_middle_of_a_reload_answers_what_is_in_hand_and_ends_in_time(
-        self, stack: EchoStack
+        self, stack: EchoStack, state: str
     ) -> None:
         app, again = stack.app, booted_again(stack)
-        stack.release(boot_seconds=4)
-        starts = len(stack.events("app.generation", state="starting"))
+        stack.release(boot_seconds=4 if state == "starting" else 0.2)
+        seen = len(stack.events("app.generation", state=state))
         stack.inside(*WAYS[0])
-        stack.wait_event("app.generation", state="starting", after=starts)
-        with slow_request(stack.port, 1.5) as status:
+        stack.wait_event("app.generation", state=state, after=seen)
+        with SlowRequest(stack.app_url, 1.5) as slow:
             began = time.monotonic()
             stack.share.engine.run("stop", stack.container)
             assert time.monotonic() - began < _DOCKER_STOP_SECONDS
-            assert status() == 200
+            assert slow.answer()[0] == 200
         assert stack.state["ExitCode"] == 0, stack.story()
-        assert stack.app == app, "it was not in the middle of a reload"
+        assert (stack.app == app) == (state == "starting"), "it was not in the middle of a reload"
         stack.share.engine.run("start", stack.container)
         wait_until("it is up again", again, limit=60)
 

@@ -66,6 +66,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_echo(self, word: str) -> None:
         self.answer(200, self.body() or version().encode())
 
+    def do_headers(self, word: str) -> None:
+        self.answer(200, json.dumps(dict(self.headers)).encode())
+
     def do_environ(self, word: str) -> None:
         self.answer(200, json.dumps(dict(os.environ)).encode())
 
