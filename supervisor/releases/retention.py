@@ -1,0 +1,36 @@
+"""Which releases are kept. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from supervisor.releases.model import BAKED
+from supervisor.releases.state import State
+
+KEEP = 5
+_KEPT_FAILED = 1
+
+
+def surplus(state: State, present: Collection[str], *, live: Collection[str] = (), keep: int = KEEP) -> list[str]:
+    """Those of `present` to delete, in the order of their names.
+
+    Kept are what is active, good or the way back, what a generation runs from (`live`), the `keep` confirmed ones with
+    the highest sequences, and the last failed one, to be looked at. Failed ones never count as kept.
+    """
+    needed = {state.active, state.good, state.previous, *live}
+    known = [(state.releases[name], name) for name in present if name in state.releases]
+    good = sorted((each for each in known if each[0].confirmed), key=lambda each: each[0].sequence, reverse=True)
+    bad = sorted((each for each in known if each[0].failed), key=lambda each: each[0].at, reverse=True)
+    needed |= {name for _, name in good[:keep]} | {name for _, name in bad[:_KEPT_FAILED]}
+    return sorted(set(present) - needed)
+
+
+def way_back(state: State, present: Collection[str]) -> list[str]:
+    """Releases that a roll back may go to, the best first: the one before, then confirmed ones by falling sequence, at
+    last the image's own.
+    """
+    found = [name for name in present if name in state.releases and state.releases[name].confirmed]
+    found.sort(key=lambda name: (name == state.previous, state.releases[name].sequence), reverse=True)
+    baked = [BAKED] if state.previous != BAKED else []
+    first = [BAKED] if state.previous == BAKED else []
+    return [name for name in (*first, *found, *baked) if name != state.active]

@@ -1,0 +1,93 @@
+"""From a tree that is complete to a release that lies in its place, on the disk. All of it blocks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from pathlib import Path
+
+from supervisor.releases.layout import Layout
+from supervisor.releases.manifest import Manifest
+from supervisor.releases.model import ReleaseError
+from supervisor.releases.tree import RECORDS, tree_digest, walk_tree
+from supervisor.store.files import sync_folder
+
+MANIFEST_FILE = "manifest.json"
+SIGNATURE_SUFFIX = ".minisig"
+DIGEST_FILE = "tree.sha256"
+
+
+def write_records(tree: Path, manifest: bytes, signatures: tuple[bytes, ...]) -> None:
+    """Our records of the release, within it: the manifest's exact bytes, its signatures, and the digest of the tree as
+    it lies there, with the links that it was completed with. Raises OSError.
+    """
+    records = tree / RECORDS
+    records.mkdir(mode=0o755, exist_ok=True)
+    (records / MANIFEST_FILE).write_bytes(manifest)
+    for number, signature in enumerate(signatures):
+        name = f"{MANIFEST_FILE}{f'.{number}' if number else ''}{SIGNATURE_SUFFIX}"
+        (records / name).write_bytes(signature)
+    (records / DIGEST_FILE).write_text(tree_digest(walk_tree(tree)) + "\n")
+
+
+def why_damaged(tree: Path) -> str:
+    """What is wrong with a release that lies in its place; empty where it is as it was sealed. Reads all of it."""
+    try:
+        sealed = (tree / RECORDS / DIGEST_FILE).read_text().strip()
+        found = tree_digest(walk_tree(tree))
+    except (OSError, ReleaseError) as error:
+        return f"it cannot be read: {error}"
+    return "" if found == sealed else "its files are not what they were when it was unpacked"
+
+
+def make_shared(layout: Layout, tree: Path, manifest: Manifest) -> None:
+    """Link the folders that all releases have in common into the tree; the first release's content becomes theirs.
+
+    Raises ReleaseError where something that is no folder is in the way, OSError.
+    """
+    for path in manifest.shared:
+        place, common = tree / path, layout.shared / path
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise ReleaseError(
+                f"cannot share {path!r}: in the archive it is no folder; leave it out of `shared`, or of the archive"
+            )
+        if place.is_dir():
+            _move_or_drop(place, common)
+        common.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place.symlink_to(common)
+
+
+def _move_or_drop(place: Path, common: Path) -> None:
+    """The archive's own content is the beginning of a shared folder; later ones' does not count."""
+    if common.exists():
+        shutil.rmtree(place)
+        return
+    common.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    place.rename(common)
+
+
+def seal(layout: Layout, tree: Path, release: str) -> None:
+    """Make `tree` durable, and put it in its place in one step, durable as well.
+
+    One system call syncs the whole filesystem: a sync of each of 8,000 files takes 3 s, this 0.1 s (measured). It also
+    gives write errors back. Raises OSError.
+    """
+    _sync_filesystem(tree)
+    layout.kept.mkdir(mode=0o711, parents=True, exist_ok=True)
+    tree.chmod(0o755)
+    tree.rename(layout.tree(release))
+    sync_folder(layout.kept)
+    sync_folder(layout.root)
+
+
+def _sync_filesystem(place: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(place))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,204 @@
+"""Which release is active, which is good: the one truth about releases, and how it may change."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from supervisor.releases.layout import Layout
+from supervisor.releases.model import BAKED, ReleaseError, is_release_id
+from supervisor.store.files import sync_folder, write_atomic
+
+FORMAT = 1
+ATTEMPTS = 2
+"""How often a release on trial may be started before the good one is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is remembered of a release. `sequence` is 0 for the image's own unless it says one.
+
+    `digest` is the SHA-256 (hex) of its manifest, `key` the id of the key that signed it (empty: nobody did), `at` when
+    it was confirmed, or failed, in UTC; `schema` is (level, lowest level its code can live on).
+    """
+
+    sequence: int = 0
+    version: str = ""
+    digest: str = ""
+    key: str = ""
+    confirmed: bool = False
+    failed: str = ""
+    at: str = ""
+    schema: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """`active` serves, or is to; `good` is the last that was confirmed: while `trial` holds they differ.
+
+    `attempts` counts the starts that a trial has left; `previous` is where a roll back goes, empty without one.
+    """
+
+    active: str = BAKED
+    good: str = BAKED
+    previous: str = ""
+    trial: bool = False
+    attempts: int = 0
+    releases: Mapping[str, Known] = field(default_factory=dict)
+
+    def with_known(self, release: str, known: Known) -> State:
+        """`release` is remembered so."""
+        return replace(self, releases={**self.releases, release: known})
+
+
+def activated(state: State, release: str, known: Known) -> State:
+    """Commit 1: `release` is on trial, and the good one stays what it was."""
+    if state.trial:
+        raise ReleaseError(
+            f"cannot try release {release!r}: {state.active!r} is still on trial; wait for it, or roll it back"
+        )
+    return replace(state.with_known(release, known), active=release, trial=True, attempts=ATTEMPTS)
+
+
+def confirmed(state: State, at: str) -> State:
+    """Commit 2: the release on trial is good; the one before it is where a roll back goes."""
+    if not state.trial:
+        return state
+    known = replace(state.releases[state.active], confirmed=True, failed="", at=at)
+    previous = state.good if state.good != state.active else state.previous
+    done = replace(state, good=state.active, previous=previous, trial=False, attempts=0)
+    return done.with_known(state.active, known)
+
+
+def fallen_back(state: State, reason: str, at: str) -> State:
+    """The release on trial did not hold: the good one is active again."""
+    if not state.trial:
+        return state
+    known = replace(state.releases[state.active], failed=reason, at=at)
+    back = replace(state, active=state.good, trial=False, attempts=0)
+    return back.with_known(state.active, known) if state.active != state.good else back
+
+
+def rolled_back(state: State, target: str) -> State:
+    """`target`, which was good before, is active and good at once; it can be left for what was active."""
+    before = state.good if state.good != target else state.previous
+    return replace(state, active=target, good=target, previous=before, trial=False, attempts=0)
+
+
+def started(state: State) -> State:
+    """One start of a trial is used up; the good one is active once there is none left."""
+    if not state.trial:
+        return state
+    return replace(state, attempts=state.attempts - 1)
+
+
+class StateFile:
+    """`state.json`, with the one before it as `state.json.1`. Methods block for some milliseconds (fsync)."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def read(self) -> tuple[State, str]:
+        """The state, and what to tell where it is not the last one. A place without any is new: the image's app serves.
+
+        Raises ReleaseError where there was one and no copy of it can be read.
+        """
+        mistakes = []
+        for place in (self._layout.state, self._layout.state_before):
+            try:
+                return parse(place.read_text(encoding="utf-8")), "; ".join(mistakes)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                mistakes.append(f"cannot read {str(place)!r}: {error}")
+        if mistakes:
+            raise ReleaseError(f"{'; '.join(mistakes)}; restore one of them from a backup")
+        return State(), ""
+
+    def write(self, state: State) -> None:
+        """Durable once it returns. Raises OSError, with the old state still in force."""
+        self._keep_copy()
+        write_atomic(self._layout.state, render(state))
+
+    def _keep_copy(self) -> None:
+        """The old one under its second name, in one step, and on the disk before the new one is."""
+        between = self._layout.state_before.with_suffix(".new")
+        with contextlib.suppress(FileNotFoundError):
+            between.unlink()
+        try:
+            os.link(self._layout.state, between)
+        except FileNotFoundError:
+            return
+        between.replace(self._layout.state_before)
+        sync_folder(self._layout.root)
+
+
+def render(state: State) -> str:
+    """The text of the record."""
+    return json.dumps({"format": FORMAT, **asdict(state)}, indent=2, sort_keys=True) + "\n"
+
+
+def parse(text: str) -> State:
+    """From the record's text. Raises ValueError, saying what is wrong."""
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise ValueError(f"it is no record of format {FORMAT}")
+    try:
+        releases = {str(name): _known(each) for name, each in values.pop("releases").items()}
+        state = State(releases=releases, **values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"it lacks or has what it should not: {error}") from None
+    _check(state)
+    return state
+
+
+def _known(values: dict[str, Any]) -> Known:
+    level, lowest = values.pop("schema")
+    return Known(**values, schema=(int(level), int(lowest)))
+
+
+def _check(state: State) -> None:
+    names = [state.active, state.good, *([state.previous] if state.previous else []), *state.releases]
+    for name in names:
+        if not isinstance(name, str) or (name != BAKED and not is_release_id(name)):
+            raise ValueError(f"{name!r} is no id of a release")
+    if not isinstance(state.trial, bool) or not isinstance(state.attempts, int):
+        raise ValueError("trial or attempts are not what they should be")
+    if state.trial and state.active not in state.releases:
+        raise ValueError(f"{state.active!r} is on trial, and nothing is known of it")
+
+
+def link_targets(state: State) -> dict[str, str]:
+    """What the links `current` and `previous` name: a release's id; empty for the image's own, or none."""
+    return {
+        "current": "" if state.active == BAKED else state.active,
+        "previous": "" if state.previous in ("", BAKED) else state.previous,
+    }
+
+
+def repair_links(layout: Layout, state: State) -> None:
+    """Make the links say what the state says; each in one step. Blocks; raises OSError."""
+    for name, release in link_targets(state).items():
+        place = layout.root / name
+        wanted = f"{layout.kept.name}/{release}" if release else ""
+        if wanted and os.path.lexists(place) and place.is_symlink() and os.readlink(place) == wanted:
+            continue
+        if wanted:
+            _point(place, wanted)
+        elif place.is_symlink():
+            place.unlink()
+    sync_folder(layout.root)
+
+
+def _point(place: Path, target: str) -> None:
+    """In one step: removing it first would leave a moment without it."""
+    between = place.with_name(f".{place.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        between.unlink()
+    between.symlink_to(target)
+    between.replace(place)
