@@ -1,0 +1,131 @@
+"""What a release does not bring itself comes from the image's own tree: by links, or copied.
+
+`missing` is pure over two listings; `Base` does it, in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from supervisor.releases.manifest import Manifest
+from supervisor.releases.model import ReleaseError
+from supervisor.releases.tree import RECORDS
+
+BASE_FILE = "base.sha256"
+"""In a release's records: the fingerprint of the image's tree that it has links into."""
+
+
+def is_within(path: str, folders: Sequence[str]) -> bool:
+    """Whether `path` is one of `folders`, or lies in one."""
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+
+
+def leads_to(path: str, folders: Sequence[str]) -> bool:
+    """Whether one of `folders` lies in `path`."""
+    return any(folder.startswith(f"{path}/") for folder in folders)
+
+
+def missing(tree: Path, base: Path, manifest: Manifest, path: str = "") -> Iterator[str]:
+    """Paths of the image's tree that the release's lacks, none of them within another.
+
+    At the top that is folders only: a file that a release left out is gone. Within `merge` it is files, too; a folder
+    of `replace` comes whole from the archive, and one that the archive brings otherwise as well.
+    """
+    for item in _listed(base / path):
+        name = f"{path}/{item.name}" if path else item.name
+        if name == RECORDS or is_within(name, (*manifest.replace, *manifest.shared)):
+            continue
+        merged = is_within(name, manifest.merge)
+        place = tree / name
+        if os.path.lexists(place):
+            both = item.is_dir(follow_symlinks=False) and place.is_dir() and not place.is_symlink()
+            if both and (merged or leads_to(name, manifest.merge)):
+                yield from missing(tree, base, manifest, name)
+        elif merged or (not path and item.is_dir()) or leads_to(name, manifest.merge):
+            yield name
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda item: item.name)
+
+
+def fingerprint(base: Path) -> str:
+    """SHA-256 (hex) over names, kinds, sizes and times of all in the image's tree: what a link leads to is the same, or
+    it is another image's. Contents are not read, as 2 GB would be at every start.
+    """
+    digest = hashlib.sha256()
+    for name in _walked(base, ""):
+        status = (base / name).lstat()
+        target = os.readlink(base / name) if os.path.islink(base / name) else ""
+        fields = (name, f"{status.st_mode:o}", str(status.st_size), str(status.st_mtime_ns), target)
+        digest.update("\0".join(fields).encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def _walked(base: Path, path: str) -> Iterator[str]:
+    for item in _listed(base / path):
+        name = f"{path}/{item.name}" if path else item.name
+        if item.is_dir(follow_symlinks=False):
+            yield from _walked(base, name)
+        else:
+            yield name
+
+
+@dataclass(frozen=True)
+class Base:
+    """The image's own tree, at `path`."""
+
+    path: Path
+
+    async def fill(self, tree: Path, manifest: Manifest) -> None:
+        """Complete `tree`. Raises ReleaseError, OSError; cancelling leaves a thread that ends by itself."""
+        await anyio.to_thread.run_sync(self._fill, tree, manifest, abandon_on_cancel=True)
+
+    def _fill(self, tree: Path, manifest: Manifest) -> None:
+        if not self.path.is_dir():
+            return
+        if self.path.resolve() in tree.resolve().parents or tree.resolve() == self.path.resolve():
+            raise ReleaseError(
+                f"cannot complete the release from {str(self.path)!r}: releases are kept within it; set "
+                f"SUPERVISOR_STATE_DIR to a folder outside of the app's"
+            )
+        names = list(missing(tree, self.path, manifest))
+        for name in names:
+            place, source = tree / name, self.path / name
+            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if manifest.link:
+                place.symlink_to(source)
+            else:
+                _copy(source, place)
+        if names and manifest.link:
+            records = tree / RECORDS
+            records.mkdir(mode=0o755, exist_ok=True)
+            (records / BASE_FILE).write_text(fingerprint(self.path) + "\n")
+
+    def why_unusable(self, tree: Path) -> str:
+        """Why a release cannot be used on this image; empty where it can. Blocks."""
+        try:
+            wanted = (tree / RECORDS / BASE_FILE).read_text().strip()
+        except FileNotFoundError:
+            return ""
+        if self.path.is_dir() and fingerprint(self.path) == wanted:
+            return ""
+        return (
+            f"it has links into {str(self.path)!r} of another image; build it with `link = false`, or apply one "
+            f"that was built for this image"
+        )
+
+
+def _copy(source: Path, place: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, place, symlinks=True)
+    else:
+        shutil.copy2(source, place, follow_symlinks=False)
