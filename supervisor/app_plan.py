@@ -11,6 +11,7 @@ from supervisor.app.gate import Excuse, HealthCheck
 from supervisor.app.notify import NotifySocket, Readiness, ReadyFd
 from supervisor.app.spec import AppSpec, OnUnhealthy, ReloadLimits
 from supervisor.app_environment import AppEnvironment
+from supervisor.app_home import AppHome
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings, variable
@@ -85,22 +86,29 @@ class Surroundings:
 class AppPlan:
     """Raises ConfigurationError for what cannot be; nothing is started or changed by making one."""
 
-    def __init__(self, name: str, settings: Settings, around: Surroundings) -> None:
+    def __init__(self, name: str, settings: Settings, around: Surroundings, home: AppHome | None = None) -> None:
         self.settings = settings
+        self.home = home or AppHome()
         self._around = around
+        self._said = self.home.applied(settings)
         self.environment = AppEnvironment(
-            settings,
+            self._said,
             around.environ,
             placement=around.placement,
             database_url=around.database_url,
             redis_url=around.redis_url,
         )
         self.environment.check()
+        if lacking := self.home.lacking(self.environment.base):
+            raise ConfigurationError(
+                f"cannot run the release: it needs {', '.join(lacking)} in its environment; set it in the container's "
+                f"environment, or in the file that SUPERVISOR_ENV_FILE names"
+            )
         self.spec = self._spec(name)
         self.migrations = self._migrations()
 
     def _spec(self, name: str) -> AppSpec:
-        settings = self.settings
+        settings = self._said
         return AppSpec(
             name=name,
             command=self.environment.app,
@@ -133,7 +141,7 @@ class AppPlan:
         )
 
     def _migrations(self) -> Migrations | None:
-        settings, dsn = self.settings, self._around.database_url
+        settings, dsn = self._said, self._around.database_url
         if settings.migrate_command is not None:
             return CommandMigrations(
                 SpawnedRun(

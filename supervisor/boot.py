@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import anyio
 
 from supervisor.app.app import App
 from supervisor.app.hooks import notify, run_hooks
+from supervisor.app_plan import AppPlan
 from supervisor.core.errors import (
     AppGaveUpError,
     MigrationError,
@@ -21,14 +22,13 @@ from supervisor.core.errors import (
 from supervisor.core.events import (
     BootFinished,
     LeftoverStopped,
-    MigrationsFinished,
     PhaseFinished,
     PhaseStarted,
     Publish,
     Warned,
 )
 from supervisor.core.groups import plain_errors
-from supervisor.migrations.model import Migrations
+from supervisor.migrate import migrate
 from supervisor.parts import Parts
 from supervisor.process.leftovers import end_leftovers, find_leftovers
 from supervisor.services.backend import run_to_end
@@ -38,6 +38,7 @@ from supervisor.state import State
 if TYPE_CHECKING:
     from supervisor.engine_stack import EngineStack
 
+Retreat = Callable[[str], Awaitable[AppPlan | None]]
 _LEFTOVER_SECONDS = 10.0
 _LEADER_SECONDS = 60.0  # of a Postgres, or of a dockerd with its containers
 _ROUTE_SECONDS = 15.0
@@ -59,10 +60,16 @@ async def end_earlier_processes(state: State, publish: Publish) -> None:
 
 
 class Boot:
-    """Brings everything up once. `after` and `watch_routes` run beside the controller from then on."""
+    """Brings everything up once. `after` and `watch_routes` run beside the controller from then on.
 
-    def __init__(self, parts: Parts, publish: Publish) -> None:
+    `on_trial` says whether what is started is a release on trial. `retreat` gives up such a one, and gives the plan of
+    the good one; None where there is no other.
+    """
+
+    def __init__(self, parts: Parts, publish: Publish, *, on_trial: Callable[[], bool], retreat: Retreat) -> None:
         self._parts = parts
+        self._on_trial = on_trial
+        self._retreat = retreat
         self._publish = publish
         self._started = time.monotonic()
 
@@ -122,41 +129,39 @@ class Boot:
     async def _first_start(self) -> None:
         """Migrations and the app; where the app may be held, its failure, or theirs, ends the boot in that."""
         try:
-            async with self._phase("migrations"):
-                await self.migrate(self._parts.plan.migrations)
-            async with self._phase("app"):
+            try:
+                await self._migrate_and_start()
+            except SupervisorError as error:
+                plan = await self._retreat(str(error))
+                if plan is None:
+                    raise
                 for app in self._parts.apps.values():
-                    await self._start_for_good(app)
+                    await app.stop(reason="its release did not start")
+                    app.spec = plan.spec
+                self._parts.plan = plan
+                await self._migrate_and_start()
         except MigrationError as error:
             if not self._parts.hold:
                 raise
             for app in self._parts.apps.values():
                 await app.hold(str(error))
 
+    async def _migrate_and_start(self) -> None:
+        async with self._phase("migrations"):
+            await migrate(self._parts.plan.migrations, self._publish)
+        async with self._phase("app"):
+            for app in self._parts.apps.values():
+                await self._start_for_good(app)
+
     async def _start_for_good(self, app: App) -> None:
         """Start the app; after a failed first start the restart policy goes on, to serving or to giving up."""
         try:
             await app.start()
         except AppGaveUpError as error:
+            if self._on_trial():
+                raise
             self._publish(Warned(message="the app's first start failed", detail=str(error)))
             await app.wait_verdict()
-
-    async def migrate(self, migrations: Migrations | None) -> None:
-        """Apply what is pending. Raises MigrationError."""
-        if migrations is None:
-            return
-        report = await migrations.apply()
-        for warning in report.warnings:
-            self._publish(Warned(message=warning))
-        self._publish(
-            MigrationsFinished(
-                kind=report.kind,
-                applied=report.applied,
-                already=report.already,
-                due=report.due,
-                elapsed_seconds=round(report.elapsed_seconds, 3),
-            )
-        )
 
     async def prove_routes(self, within_seconds: float) -> None:
         """Ask for each app through the proxy until it answers; what does not is only told."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.abc import TaskStatus
 
-from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
+from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
 from supervisor.core.events import Publish, ReloadFinished, ReloadRequested
 from supervisor.core.requests import DECISIONS, Outcome, Request, Result, Verb
 
@@ -17,6 +17,7 @@ MAX_WAITING = 64
 NOTHING_TO_DECIDE = Outcome(result=Result.REJECTED, reason="cannot decide on a canary: none is running")
 
 CarryOut = Callable[[Request], Awaitable[Outcome]]
+Work = Callable[[], Awaitable[None]]
 
 
 @dataclass(eq=False)
@@ -26,6 +27,8 @@ class _Turn:
     request: Request
     done: anyio.Event = field(default_factory=anyio.Event)
     outcome: Outcome | None = None
+    work: Work | None = None
+    error: SupervisorError | None = None
 
     def finish(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -70,6 +73,23 @@ class Controller:
         assert turn.outcome is not None
         return turn.outcome
 
+    async def turn(self, request: Request, work: Work) -> None:
+        """Have `work` done in a turn of its own, which nothing joins; raises what it raised.
+
+        Raises RejectedError where there is no turn to be had, StoppingError where it was cut short. Cancelling the wait
+        does not take it back.
+        """
+        turn = _Turn(request, work=work)
+        self._enqueue(turn)
+        await turn.done.wait()
+        if turn.error is not None:
+            raise turn.error
+        assert turn.outcome is not None
+        if turn.outcome.result is Result.CANCELLED:
+            raise StoppingError(turn.outcome.reason)
+        if not turn.outcome.ok:
+            raise RejectedError(turn.outcome.reason)
+
     def request(self, request: Request) -> None:
         """Ask, without interest in the outcome (it is published all the same)."""
         self.post(request)
@@ -86,6 +106,10 @@ class Controller:
         if joined is not None:
             return joined
         turn = _Turn(request)
+        self._enqueue(turn)
+        return turn
+
+    def _enqueue(self, turn: _Turn) -> None:
         if self._closed:
             turn.finish(Outcome(result=Result.CANCELLED, reason="the supervisor is stopping"))
         elif len(self._waiting) >= MAX_WAITING:
@@ -94,15 +118,19 @@ class Controller:
             self._waiting.append(turn)
             self._arrived.set()
             self._hurry()
-        return turn
 
     def _join(self, request: Request) -> _Turn | None:
         """The turn that will do what is asked anyway: the last one waiting, or the one in hand that starts over."""
         last = self._waiting[-1] if self._waiting else None
         if last is not None:
-            return last if _same(last.request, request) else None
+            return last if last.work is None and _same(last.request, request) else None
         current = self._current
-        if current is not None and _same(current.request, request) and self._start_over(request):
+        if (
+            current is not None
+            and current.work is None
+            and _same(current.request, request)
+            and self._start_over(request)
+        ):
             return current
         return None
 
@@ -116,11 +144,19 @@ class Controller:
                     self._arrived = anyio.Event()
                     await self._arrived.wait()
                 turn = self._current = self._waiting.popleft()
-                outcome = await self._answer(turn.request)
+                outcome = await (self._answer(turn.request) if turn.work is None else self._work(turn, turn.work))
                 self._current = None
                 turn.finish(outcome)
         finally:
             self._close(turn)
+
+    @staticmethod
+    async def _work(turn: _Turn, work: Work) -> Outcome:
+        try:
+            await work()
+        except SupervisorError as error:
+            turn.error = error
+        return Outcome(result=Result.OK)
 
     async def _answer(self, request: Request) -> Outcome:
         started = anyio.current_time()

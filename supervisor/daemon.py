@@ -17,6 +17,8 @@ from anyio.abc import TaskGroup
 
 from supervisor import __version__
 from supervisor.app.app import App
+from supervisor.app_home import AppHome
+from supervisor.app_releases import AppReleases
 from supervisor.app_reload import AppReload
 from supervisor.boot import Boot, end_earlier_processes
 from supervisor.controller import NOTHING_TO_DECIDE, Controller
@@ -26,6 +28,7 @@ from supervisor.core.groups import plain_errors
 from supervisor.core.requests import Outcome, Request, Result, Verb
 from supervisor.core.settings import Loaded
 from supervisor.fronts import Fronts
+from supervisor.migrate import migrate
 from supervisor.observe.eventlog import EventLog
 from supervisor.observe.log import LogSink, capture_logging, wants_json
 from supervisor.observe.overall import OverallFold
@@ -34,6 +37,7 @@ from supervisor.parts import APP, Parts, Rings
 from supervisor.placement import Placement, find_placement
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
+from supervisor.release_desk import ReleaseDesk
 from supervisor.services.plan import app_share
 from supervisor.services.runner import ServiceRunner
 from supervisor.state import Paths, State
@@ -114,6 +118,15 @@ class Daemon:
         self._controller = Controller(
             self._carry_out, self._publish, start_over=self._start_over, decide=self._decide, hurry=self._end_canary
         )
+        self._releases = AppReleases(
+            APP,
+            self._settings,
+            self._state.paths.state,
+            reaper=self._reaper,
+            turn=self._controller.turn,
+            publish=self._publish,
+        )
+        self._desk = ReleaseDesk(self._releases, self._settings, self._publish)
         self._stop = anyio.Event()
         self._stop_signals = 0
         self._error: SupervisorError | None = None
@@ -192,7 +205,8 @@ class Daemon:
         await parts.start(self._fronts.run)
         self._bus.subscribe(self._fronts.page.publish)
         placement = await find_placement(self._settings, dict(os.environ), self._state, self._publish)
-        made = self._build(placement)
+        home = await self._releases.open()
+        made = self._build(placement, home)
         await parts.start(made.orchestrator.run)
         if made.stack is not None:
             await parts.start(made.stack.run)
@@ -200,7 +214,7 @@ class Daemon:
             await parts.start(app.run)
         await self._boot_of(made).run()
 
-    def _build(self, placement: Placement) -> Parts:
+    def _build(self, placement: Placement, home: AppHome) -> Parts:
         assert self._fronts is not None
         self._parts = Parts(
             self._settings,
@@ -208,6 +222,7 @@ class Daemon:
             placement=placement,
             state=self._state,
             fronts=self._fronts,
+            home=home,
             reaper=self._reaper,
             rings=self._rings,
             publish=self._publish,
@@ -218,9 +233,13 @@ class Daemon:
         return self._parts
 
     def _boot_of(self, parts: Parts) -> Boot:
-        self._boot = Boot(parts, self._publish)
+        self._releases.connect(parts)
+        self._boot = Boot(parts, self._publish, on_trial=self._releases.is_on_trial, retreat=self._releases.retreat)
         self._reload = AppReload(
-            parts, reread=self._reread, migrate=self._boot.migrate, prove_routes=self._boot.prove_routes
+            parts,
+            reread=self._reread,
+            migrate=partial(migrate, publish=self._publish),
+            prove_routes=self._boot.prove_routes,
         )
         return self._boot
 
@@ -232,6 +251,7 @@ class Daemon:
             events=self._events,
             logs=self._rings,
             redact=self._sink.redactor.value,
+            releases=lambda name: self._desk if name == APP and self._releases.is_connected else None,
         )
 
     async def _serve(self) -> None:
@@ -248,6 +268,7 @@ class Daemon:
             await group.start(trigger.run)
             group.start_soon(self._boot.after)
             group.start_soon(self._boot.watch_routes)
+            group.start_soon(self._releases.watch)
 
     @staticmethod
     def _settle_memory() -> None:

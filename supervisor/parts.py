@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from supervisor.app.app import App
 from supervisor.app.route import Route, RouteSpec
+from supervisor.app_home import AppHome
 from supervisor.app_plan import AppPlan, Surroundings, reloaded, restart_policy
 from supervisor.catalog import Catalog
 from supervisor.core.errors import SupervisorError
@@ -57,6 +58,7 @@ class Parts:
         placement: Placement,
         state: State,
         fronts: Fronts,
+        home: AppHome,
         reaper: Reaper,
         rings: Rings,
         publish: Publish,
@@ -100,7 +102,7 @@ class Parts:
             reaper=reaper,
             ring=rings.ring,
         )
-        self.plan = AppPlan(APP, settings, self.around)
+        self.plan = AppPlan(APP, settings, self.around, home)
         if self.plan.environment.warning:
             publish(Warned(message=self.plan.environment.warning))
         self.catalog.fill(self.orchestrator, self.plan.environment, restart_policy(settings, "always"))
@@ -129,7 +131,11 @@ class Parts:
         wanted, told = reloaded(self.plan.settings, settings)
         if told:
             self._publish(Notice(message=told))
-        return AppPlan(APP, wanted, self.around)
+        return AppPlan(APP, wanted, self.around, self.plan.home)
+
+    def plan_in(self, home: AppHome) -> AppPlan:
+        """The app's plan in another release, by the settings in force. See `AppPlan`."""
+        return AppPlan(APP, self.plan.settings, self.around, home)
 
     def _routes(self) -> dict[str, Route]:
         web = self.catalog.web

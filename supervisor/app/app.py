@@ -13,7 +13,7 @@ from supervisor.app.front.model import Front, FrontError, Holding
 from supervisor.app.generation import Generation
 from supervisor.app.keeper import Keeper
 from supervisor.app.lineup import Lineup
-from supervisor.app.reload import Reload, Renew, Report
+from supervisor.app.reload import Commit, Reload, Renew, Report
 from supervisor.app.spec import AppSpec
 from supervisor.core.errors import AppGaveUpError, RejectedError, SupervisorError
 from supervisor.core.events import Publish
@@ -134,12 +134,18 @@ class App:
             self._reload.end_canary(reason)
 
     async def reload(
-        self, spec: AppSpec | None = None, canary: Canary | None = None, *, renew: Renew | None = None
+        self,
+        spec: AppSpec | None = None,
+        canary: Canary | None = None,
+        *,
+        renew: Renew | None = None,
+        commit: Commit | None = None,
     ) -> None:
         """Bring new code into service. Raises RejectedError, RolledBackError, or what `start` raises.
 
         Beside the one that serves where the front and the app allow that, else one after the other. What was done is
-        in `last_reload`, also after an error. `renew` gives the spec anew where the reload starts over.
+        in `last_reload`, also after an error. `renew` gives the spec anew where the reload starts over. `commit` is
+        called before traffic moves; where one comes after the other, before the old one is stopped.
         """
         spec = spec or self.spec
         self.last_reload = Report()
@@ -149,10 +155,12 @@ class App:
                     "a canary needs two generations beside each other: an app that runs, the front `proxy`, and "
                     "SUPERVISOR_OVERLAP not false"
                 )
+            if commit is not None:
+                await commit()
             async with self._counting():
                 await self._replace(spec)
             return
-        self._reload = Reload(spec, self._lineup, self._keeper, self.last_reload, canary, renew)
+        self._reload = Reload(spec, self._lineup, self._keeper, self.last_reload, canary, renew, commit=commit)
         try:
             async with self._counting():
                 await self._reload.run()

@@ -26,6 +26,8 @@ _ENOUGH = 100
 
 Renew = Callable[[], Awaitable[AppSpec]]
 """The app as the disk says it now. Raises RejectedError where that cannot be."""
+Commit = Callable[[], Awaitable[None]]
+"""Called once the candidate is proved, before traffic moves; what it raises ends the reload."""
 
 
 @dataclass
@@ -60,7 +62,10 @@ class Reload:
         report: Report,
         canary: Canary | None = None,
         renew: Renew | None = None,
+        *,
+        commit: Commit | None = None,
     ) -> None:
+        self._commit = commit
         self.report = report
         self.spec = spec
         self._renew = renew
@@ -91,6 +96,8 @@ class Reload:
                 async with self._phase("canary"):
                     await self._canary.run(candidate, before)
             async with self._phase("switch"):
+                if self._commit is not None:
+                    await self._commit()
                 old = await self._promote(candidate)
         finally:
             if self._lineup.active is not candidate:

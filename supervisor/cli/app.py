@@ -19,6 +19,7 @@ from rich.live import Live
 from supervisor import __version__
 from supervisor.cli import render
 from supervisor.cli.client import ControlClient, RefusedError, find
+from supervisor.cli.release import releases
 from supervisor.core.errors import ExitCode, SupervisorError, UnreachableError
 
 _MAX_CANARY_SECONDS = 86400
@@ -260,6 +261,9 @@ def _ask(client: ControlClient, asked: str, resource: str, *, wait: bool, as_jso
     else:
         print(f"{asked}: accepted; follow it with `supervisor events -f`")
     raise typer.Exit(ExitCode.OK if answer.status in (200, 202) else ExitCode.REJECTED)
+
+
+app.add_typer(releases, name="release")
 
 
 @app.command()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,13 @@ class ControlClient:
         """Ask for something and wait for its outcome, by default as long as it takes. Raises as `get` does."""
         return self._call("POST", resource, timeout_seconds)
 
+    def send(self, method: str, resource: str, body: bytes | Iterable[bytes]) -> Answer:
+        """Hand something over, and wait for as long as it takes; blocks go one by one. Raises as `get` does.
+
+        Where the supervisor answers before all is sent, as it does to refuse it, that answer counts.
+        """
+        return self._call(method, resource, None, body)
+
     def lines(self, resource: str) -> Iterator[dict[str, Any]]:
         """JSON lines as they come, to the end of the stream. Raises as `get` does, and RefusedError."""
         connection = _UnixConnection(self.path, None)
@@ -82,10 +90,13 @@ class ControlClient:
         finally:
             connection.close()
 
-    def _call(self, method: str, resource: str, timeout_seconds: float | None) -> Answer:
+    def _call(
+        self, method: str, resource: str, timeout_seconds: float | None, body: bytes | Iterable[bytes] | None = None
+    ) -> Answer:
         connection = _UnixConnection(self.path, timeout_seconds)
         try:
-            connection.request(method, resource)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, resource, body)
             return _answer(connection.getresponse())
         except (OSError, http.client.HTTPException) as error:
             raise self._explained(method, resource, error) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -176,3 +176,23 @@ def outcome(asked: str, values: Mapping[str, Any]) -> Text:
     tail = f" in {seconds:.2f} s" if seconds else ""
     reason = f": {values['reason']}" if values.get("reason") else ""
     return Text.assemble(f"{asked}: ", _word(str(values.get("result"))), tail, f" ({steps})" if steps else "", reason)
+
+
+def releases(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The releases of an app, the newest first."""
+    table = Table("release", "sequence", "use", "state", "since", "signed by", box=None, pad_edge=False)
+    for row in rows:
+        state = "failed" if row["failed"] else "good" if row["confirmed"] else ""
+        signed = "" if row["release"] == "baked" else row["key"] or "nobody"
+        table.add_row(row["release"], str(row["sequence"] or ""), row["use"], state, row["at"], signed)
+    return table
+
+
+def history(lines: Sequence[Mapping[str, Any]]) -> Table:
+    """What was done with releases, the oldest first."""
+    table = Table("when", "who", "what", "from", "to", "outcome", "reason", box=None, pad_edge=False)
+    for line in lines:
+        reason = str(line["reason"]).partition("\n")[0]
+        cells = (line[name] for name in ("at", "actor", "action", "before", "release", "outcome"))
+        table.add_row(*map(str, cells), reason)
+    return table

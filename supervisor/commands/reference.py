@@ -71,6 +71,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "front_tunnel_seconds",
         "haproxy_binary",
     ),
+    "Releases": (
+        "release_keys",
+        "release_threshold",
+        "release_unsigned",
+        "release_bake_seconds",
+        "release_probation_seconds",
+        "release_keep",
+    ),
     "Health of the app": (
         "app_health",
         "app_health_path",

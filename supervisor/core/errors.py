@@ -99,6 +99,12 @@ class RejectedError(SupervisorError):
     exit_code = ExitCode.REJECTED
 
 
+class StoppingError(SupervisorError):
+    """The supervisor stops: what was begun stays as it is, and the next start finishes or undoes it."""
+
+    exit_code = ExitCode.REJECTED
+
+
 class RolledBackError(SupervisorError):
     """What was asked for was done and did not hold; all is again as it was before."""
 

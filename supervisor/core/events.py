@@ -261,6 +261,17 @@ class MigrationsFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReleaseUnpacking(Event):
+    """A release is being unpacked: what is there so far."""
+
+    name: ClassVar[str] = "release.unpacking"
+    level: ClassVar[str] = "debug"
+    app: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class HookFinished(Event):
     """A post-start hook or the boot notification ended."""
 

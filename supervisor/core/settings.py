@@ -249,6 +249,18 @@ class Settings(BaseSettings):
     )
     drain_seconds: Seconds = Field(30, description="how long the old generation may finish its requests")
     stream_seconds: Seconds = Field(30, description="how long it may keep WebSockets and event streams")
+    release_keys: Path | None = Field(
+        None, description="folder of public keys (*.pub, minisign) that may sign releases; default in the state folder"
+    )
+    release_threshold: Annotated[int, Field(ge=1, le=16)] = Field(1, description="how many of these keys must sign")
+    release_unsigned: Literal["refuse", "allow"] = Field("refuse", description="what is done with unsigned releases")
+    release_bake_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+        30, description="how long the old code is kept warm after a switch to a release"
+    )
+    release_probation_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+        600, description="how long a release must hold after that to be good"
+    )
+    release_keep: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="how many good releases are kept")
     env_file: Path | None = Field(
         None, description="file of KEY=VALUE lines for the app, read again at each reload; our environment comes first"
     )

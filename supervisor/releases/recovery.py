@@ -76,8 +76,8 @@ def _trial(decision: Decision, journal: Journal | None, at: str) -> Decision:
         return replace(decision, state=started(state), told=(*decision.told, told))
     reason = "it was started as often as a release on trial may be, and never confirmed"
     told = f"release {state.active} is rolled back to {state.good}: {reason}"
-    ended = {"outcome": "rolled_back", "reason": reason} if journal is not None else {}
-    return replace(decision, state=fallen_back(state, reason, at), told=(*decision.told, told), **ended)
+    found = replace(decision, state=fallen_back(state, reason, at), told=(*decision.told, told))
+    return found if journal is None else replace(found, outcome="rolled_back", reason=reason)
 
 
 def _missing(decision: Decision, present: Collection[str], at: str) -> Decision:

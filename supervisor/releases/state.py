@@ -108,7 +108,7 @@ class StateFile:
 
         Raises ReleaseError where there was one and no copy of it can be read.
         """
-        mistakes = []
+        mistakes: list[str] = []
         for place in (self._layout.state, self._layout.state_before):
             try:
                 return parse(place.read_text(encoding="utf-8")), "; ".join(mistakes)

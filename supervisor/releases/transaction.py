@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 import anyio
 
-from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
+from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
 from supervisor.releases.history import History
 from supervisor.releases.journal import Action, Journal, JournalFile, Mark
 from supervisor.releases.layout import Layout
@@ -147,13 +147,15 @@ class Apply:
         """Gives the state, with the new release on trial.
 
         Raises RejectedError with nothing changed, or RolledBackError with the old release serving again. Cancelling
-        leaves it to the next start to undo what was begun.
+        leaves it to the next start to undo what was begun, and so does StoppingError.
         """
         await self._open()
         try:
             await self._stage(blocks)
             await self._prepare_database()
             await self._try()
+        except StoppingError:
+            raise
         except RolledBackError as error:
             await self._end("rolled_back", str(error))
             raise

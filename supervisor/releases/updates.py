@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import anyio
 
-from supervisor.core.errors import RejectedError, SupervisorError
+from supervisor.core.errors import RejectedError, StoppingError, SupervisorError
 from supervisor.releases.history import History, Line
 from supervisor.releases.journal import Action, Journal, JournalFile, Mark
 from supervisor.releases.layout import Layout
@@ -162,6 +162,8 @@ class Updates:
         before = self.state
         try:
             await steps.candidate.try_out(self.tree(journal.release), manifest, commit)
+        except StoppingError:
+            raise
         except SupervisorError as error:
             if self.state != before:
                 await self._change(before)
@@ -286,9 +288,12 @@ class Updates:
         await self._prune()
         await _do(lambda: keep_reserve(self.layout))
 
-    async def _shielded(self, work: Callable[[], T]) -> T:
+    @staticmethod
+    async def _shielded(work: Callable[[], T]) -> T:
+        found: list[T] = []
         with anyio.CancelScope(shield=True):
-            return await _do(work)
+            found.append(await _do(work))
+        return found[0]
 
 
 async def _do(work: Callable[[], T]) -> T:

@@ -26,6 +26,7 @@ from starlette.routing import Route
 from supervisor import __version__
 from supervisor.core.events import OverallState
 from supervisor.core.requests import DECISIONS, Canary, Outcome, Request, Result, Verb
+from supervisor.triggers.releases import ReleaseRoutes, Releases
 from supervisor.triggers.streams import (
     JSON_LINES,
     SERVER_SENT_EVENTS,
@@ -88,10 +89,11 @@ class ControlServer:
         logs: LogSource,
         owner_uid: int | None = None,
         redact: Redact = lambda value: value,
+        releases: Callable[[str], Releases | None] = lambda name: None,
     ) -> None:
         self._path = path
         self._allowed_uids = frozenset({0, os.geteuid() if owner_uid is None else owner_uid})
-        self._api = _Api(read_status, submit, events, logs, redact)
+        self._api = _Api(read_status, submit, events, logs, redact, ReleaseRoutes(releases, redact).routes())
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises ConfigurationError when the socket cannot be had.
@@ -128,7 +130,9 @@ class _Api:
         events: EventFeed,
         logs: LogSource,
         redact: Redact,
+        more: list[Route],
     ) -> None:
+        self._more = more
         self._read_status = read_status
         self._submit = submit
         self._events = events
@@ -149,6 +153,7 @@ class _Api:
                 Route("/v1/logs", self._stream_logs),
                 Route("/v1/reload", self._reload_all, methods=["POST"]),
                 Route("/v1/canary/{verb}", self._decide_canary, methods=["POST"]),
+                *self._more,
                 Route("/v1/apps/{name}/{verb}", self._ask_app, methods=["POST"]),
                 Route("/v1/services/{name}/{verb}", self._ask_service, methods=["POST"]),
             ],
