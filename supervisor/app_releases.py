@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from supervisor.core.requests import Outcome, Request, Result, Verb
 from supervisor.core.settings import Settings
 from supervisor.migrate import migrate
 from supervisor.parts import Parts
+from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.releases.base import Base
 from supervisor.releases.layout import Layout
@@ -29,8 +31,12 @@ from supervisor.releases.transaction import Admitted, Report, Steps
 from supervisor.releases.unpack.report import Progress
 from supervisor.releases.unpack.unpack import UnpackJob, unpack
 from supervisor.releases.updates import Updates
+from supervisor.services.backend import run_and_quote
 
 _UNPACK_SECONDS = 900.0
+_VERSION_SECONDS = 10.0
+_RUNTIMES = frozenset({"node", "python", "python3", "bun", "deno", "ruby", "php"})
+"""Programs whose `--version` may be asked for: a manifest must not make us run whatever it names."""
 Turn = Callable[[Request, Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
@@ -201,6 +207,19 @@ class AppReleases:
         text = f"the release on trial did not start and is rolled back: {reason}"
         self._publish(Warned(message=text, detail=why))
         return self._parts.plan_in(home)
+
+    async def runtimes(self, names: Iterable[str]) -> dict[str, str]:
+        """The versions of those of the programs that we know and that are here, as the app would find them."""
+        if self._parts is None:
+            raise RejectedError("the stack still boots; wait for it")
+        found = {}
+        for name in sorted(set(names) & _RUNTIMES):
+            command = self._parts.plan.environment.one_shot(name, (name, "--version"))
+            with suppress(SupervisorError):
+                status, said = await run_and_quote(self._reaper, command, Ring(name), limit_seconds=_VERSION_SECONDS)
+                if status == 0:
+                    found[name] = said.split()[-1] if said.split() else ""
+        return found
 
     def _steps(self) -> Steps:
         if self._parts is None:

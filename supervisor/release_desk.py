@@ -52,7 +52,8 @@ class ReleaseDesk:
     async def offer(self, manifest: bytes, signatures: list[bytes], *, allow_downgrade: bool) -> dict[str, Any]:
         """Verify and admit a release; gives the offer's id, for `accept`. Raises RejectedError with every reason."""
         try:
-            offer, notes = await anyio.to_thread.run_sync(self._admit, manifest, signatures, allow_downgrade)
+            runtimes = await self._releases.runtimes(parse_manifest(manifest).platform.runtime)
+            offer, notes = await anyio.to_thread.run_sync(self._admit, manifest, signatures, allow_downgrade, runtimes)
         except ReleaseError as error:
             raise RejectedError(str(error)) from error
         for note in notes:
@@ -64,7 +65,9 @@ class ReleaseDesk:
         self._offers[number] = offer
         return {"offer": number, "release": offer.admitted.release, "keys": list(offer.keys), "notes": list(notes)}
 
-    def _admit(self, data: bytes, signatures: list[bytes], allow_downgrade: bool) -> tuple[_Offer, tuple[str, ...]]:
+    def _admit(
+        self, data: bytes, signatures: list[bytes], allow_downgrade: bool, runtimes: Mapping[str, str]
+    ) -> tuple[_Offer, tuple[str, ...]]:
         settings = self._settings
         keys = settings.release_keys or self._layout.root.parents[1] / "release-keys"
         store = read_trust_store(keys, settings.release_threshold)
@@ -77,7 +80,7 @@ class ReleaseDesk:
             threshold=settings.release_threshold,
             allow_downgrade=allow_downgrade,
         )
-        facts = Facts(platform_facts({}), __version__, datetime.now(UTC), self._sequences.read())
+        facts = Facts(platform_facts(runtimes), __version__, datetime.now(UTC), self._sequences.read())
         admission = admit(Candidate(manifest, digest, verified), facts, policy)
         admitted = Admitted(
             release=manifest_id(manifest, data),

@@ -194,8 +194,9 @@ def test_every_exit_code_is_in_the_guide() -> None:
 
 def routes() -> list[re.Pattern[str]]:
     """The paths of the control API, as patterns."""
-    tree = ast.parse((REPOSITORY / "supervisor/triggers/control.py").read_text(encoding="utf-8"))
-    paths = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    texts = [(REPOSITORY / "supervisor/triggers" / name).read_text() for name in ("control.py", "releases.py")]
+    nodes = [node for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+    paths = {node.value for node in nodes if isinstance(node.value, str)}
     return [re.compile(re.sub(r"\{\w+\}", r"[\\w-]+", path)) for path in paths if path.startswith("/v1/")]
 
 

@@ -30,6 +30,8 @@ LIBRARIES = {
     "redis": {"probe", "migrations", "services"},
     "watchfiles": {"triggers"},
     "typer": {"cli"},
+    "minisign": {"releases"},
+    "pathspec": {"releases"},
     "rich": {"cli"},
 }
 

@@ -67,6 +67,7 @@ class Updates:
                 (self.layout.kept, 0o711),
                 (self.layout.shared, 0o711),
                 (self.layout.incoming, 0o700),
+                (self.layout.staging, 0o700),
             ):
                 folder.mkdir(mode=mode, parents=True, exist_ok=True)
             return recover(self.layout, at=self._now())

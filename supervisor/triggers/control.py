@@ -26,7 +26,7 @@ from starlette.routing import Route
 from supervisor import __version__
 from supervisor.core.events import OverallState
 from supervisor.core.requests import DECISIONS, Canary, Outcome, Request, Result, Verb
-from supervisor.triggers.releases import ReleaseRoutes, Releases
+from supervisor.triggers.releases import ReleaseRoutes, Releases, takes_body
 from supervisor.triggers.streams import (
     JSON_LINES,
     SERVER_SENT_EVENTS,
@@ -101,7 +101,12 @@ class ControlServer:
         A client still waiting for an outcome when it ends is told that the request was cancelled.
         """
         with listen(self._path) as listener:
-            server = Server(self._api.application(), allowed_uids=self._allowed_uids, on_accepting=task_status.started)
+            server = Server(
+                self._api.application(),
+                allowed_uids=self._allowed_uids,
+                on_accepting=task_status.started,
+                takes_body=takes_body,
+            )
             try:
                 async with anyio.create_task_group() as group:
                     self._api.submissions = group

@@ -13,12 +13,19 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from supervisor.core.errors import RejectedError, SupervisorError
 from supervisor.core.requests import Outcome
 
 MAX_OFFER_BYTES = 4 * 1024 * 1024
 _BLOCK = 1024 * 1024
+
+
+def takes_body(scope: Scope) -> bool:
+    """Whether a request is one of those whose body is read here."""
+    path, method = scope["path"], scope["method"]
+    return (method == "POST" and path.endswith("/releases")) or (method == "PUT" and "/releases/offers/" in path)
 
 
 class Releases(Protocol):
@@ -58,16 +65,15 @@ class ReleaseRoutes:
 
     def routes(self) -> list[Route]:
         """For the application."""
-        below = "/v1/apps/{name}/releases"
         return [
-            Route(below, self._list, methods=["GET"]),
-            Route(below, self._offer, methods=["POST"]),
-            Route(f"{below}/history", self._history, methods=["GET"]),
-            Route(f"{below}/rollback", self._roll_back, methods=["POST"]),
-            Route(f"{below}/confirm", self._confirm, methods=["POST"]),
-            Route(f"{below}/prune", self._prune, methods=["POST"]),
-            Route(f"{below}/offers/{{number}}", self._accept, methods=["PUT"]),
-            Route(f"{below}/{{release}}", self._show, methods=["GET"]),
+            Route("/v1/apps/{name}/releases", self._list, methods=["GET"]),
+            Route("/v1/apps/{name}/releases", self._offer, methods=["POST"]),
+            Route("/v1/apps/{name}/releases/history", self._history, methods=["GET"]),
+            Route("/v1/apps/{name}/releases/rollback", self._roll_back, methods=["POST"]),
+            Route("/v1/apps/{name}/releases/confirm", self._confirm, methods=["POST"]),
+            Route("/v1/apps/{name}/releases/prune", self._prune, methods=["POST"]),
+            Route("/v1/apps/{name}/releases/offers/{number}", self._accept, methods=["PUT"]),
+            Route("/v1/apps/{name}/releases/{release}", self._show, methods=["GET"]),
         ]
 
     def _of(self, request: HttpRequest) -> Releases:

@@ -94,9 +94,16 @@ class Server(uvicorn.Server):
     `allowed_uids` are the only ones that may connect; their uid is asked of the kernel for each connection.
     """
 
-    def __init__(self, application: ASGIApp, *, allowed_uids: frozenset[int], on_accepting: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        application: ASGIApp,
+        *,
+        allowed_uids: frozenset[int],
+        on_accepting: Callable[[], None],
+        takes_body: Callable[[Scope], bool] = lambda scope: False,
+    ) -> None:
         config = uvicorn.Config(
-            BoundedBody(application),
+            BoundedBody(application, takes_body),
             http=_protocol(allowed_uids),
             ws="none",
             lifespan="off",
@@ -166,15 +173,19 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
 
 
 class BoundedBody:
-    """Reads and forgets the request's body (no route has use for one), and refuses one that is large or never ends."""
+    """Reads and forgets the request's body, and refuses one that is large or never ends. Routes of what `takes_body`
+    read and bound it themselves.
+    """
 
-    def __init__(self, application: ASGIApp) -> None:
+    def __init__(self, application: ASGIApp, takes_body: Callable[[Scope], bool]) -> None:
         self._application = application
+        self._takes_body = takes_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         refusal: Response | None = None
-        if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
+        has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        if has_body and not self._takes_body(scope):
             refusal = await self._read(receive)
         await (refusal or self._application)(scope, receive, send)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,14 @@ from supervisor.releases.history import History, Line
 from supervisor.releases.model import ReleaseError
 
 
-def line(number: int, **values: str) -> Line:
-    head = {"at": "2026-11-21T12:00:00Z", "actor": "api uid 0", "action": "apply", "before": "baked", "outcome": "ok"}
+def line(number: int, **values: Any) -> Line:
+    head: dict[str, Any] = {
+        "at": "2026-11-21T12:00:00Z",
+        "actor": "api uid 0",
+        "action": "apply",
+        "before": "baked",
+        "outcome": "ok",
+    }
     return Line(**{**head, "release": f"{number}.0-aaaaaaaaaaaa", "transaction": f"t{number}", **values})
 
 

@@ -38,9 +38,10 @@ def make_stack(docker: Share) -> Iterator[MakeStack]:
 class Keeper(Generic[AnyStack]):
     """Has one stack by the documented line, for all tests of a class."""
 
-    def __init__(self, engine: Engine, make: type[AnyStack]) -> None:
+    def __init__(self, engine: Engine, make: type[AnyStack], **environ: str) -> None:
         self._engine = engine
         self._make = make
+        self._environ = {**_ENVIRON, **environ}
         self._stack: AnyStack | None = None
 
     def whole(self, kind: Kind) -> AnyStack:
@@ -49,7 +50,7 @@ class Keeper(Generic[AnyStack]):
             self.end()
         if self._stack is None:
             share = Share(self._engine, f"t{uuid.uuid4().hex[:8]}")
-            self._stack = self._make(share, kind, documented=True, environ=dict(_ENVIRON))
+            self._stack = self._make(share, kind, documented=True, environ=dict(self._environ))
             self._stack.boot()
         return self._stack
 

@@ -1,0 +1,106 @@
+"""What the tests of releases add to those of reloads: releases built and applied by the real commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.harness import REPO
+from tests.e2e.reload.rig import PROGRAM, App
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    error: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class ReleasedApp(App):
+    """`app.boot(...)`, then `app.apply(app.built(...))`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.supervisor.environ |= {
+            "SUPERVISOR_RELEASE_UNSIGNED": "allow",
+            "SUPERVISOR_RELEASE_BAKE_SECONDS": "0.3",
+            "SUPERVISOR_APP_START_SECONDS": "3",
+            "SUPERVISOR_RESTART_BASE_SECONDS": "0.05",
+        }
+
+    @property
+    def place(self) -> Path:
+        """Where the releases lie."""
+        return self.supervisor.state / "releases" / "app"
+
+    def state(self) -> dict[str, Any]:
+        """What the disk says; nothing is written before the first release is tried."""
+        place = self.place / "state.json"
+        found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"active": "baked", "trial": False}
+        return found
+
+    def built(self, *options: str, **behaviour: Any) -> Path:
+        """A release with new code; gives its archive, beside which its manifest lies."""
+        self.version += 1
+        source = self.folder.parent / f"source-{self.version}"
+        source.mkdir()
+        shutil.copy(PROGRAM, source)
+        (source / "behaviour.json").write_text(json.dumps({"version": self.version, "boot_seconds": 0.2, **behaviour}))
+        named = ("--app", "app", "--version", f"{self.version}.0", "--sequence", str(self.version))
+        ended = self.run("release", "build", str(source), *named, *options)
+        assert ended.code == 0, ended.error
+        return source / "dist-tarball" / f"app-{self.version}.0.tar.zst"
+
+    def run(self, *words: str) -> Ended:
+        """One command of ours, as a user would give it."""
+        with self.running(*words) as process:
+            out, error = process.communicate(timeout=90)
+        return Ended(process.returncode, out, error)
+
+    @contextmanager
+    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """The same, while the block runs; it is killed at its end where it still does."""
+        environ = {**os.environ, **self.supervisor.env()}
+        command = [sys.executable, "-m", "supervisor", *words]
+        process = subprocess.Popen(
+            command, env=environ, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def apply(self, archive: Path, *options: str) -> dict[str, Any]:
+        """Bring it into service; gives the outcome."""
+        ended = self.run("release", "apply", str(archive), "--json", *options)
+        assert ended.out, ended.error
+        outcome: dict[str, Any] = ended.json()
+        assert ended.code == (0 if outcome["result"] == "ok" else 1), ended
+        return outcome
+
+    def good(self, *options: str, **behaviour: Any) -> str:
+        """A release that was applied and confirmed; gives its id."""
+        outcome = self.apply(self.built(*options, **behaviour))
+        assert outcome["result"] == "ok", outcome
+        assert self.run("release", "confirm").code == 0
+        return str(outcome["detail"]["release"])
+
+    def history(self) -> list[tuple[str, str]]:
+        """What was done and how it ended."""
+        ended = self.run("release", "history", "--verify", "--json")
+        assert ended.code == 0, ended.error
+        return [(line["action"], line["outcome"]) for line in ended.json()["history"]]

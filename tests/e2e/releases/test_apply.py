@@ -1,0 +1,169 @@
+"""Releases built, applied under traffic, refused, rolled back: by the commands a user gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import request, wait_until
+from tests.e2e.releases.rig import ReleasedApp
+from tests.e2e.reload.rig import LOST, MOST_LOST, BothLoads, failures
+
+
+def serves(app: ReleasedApp) -> str:
+    status, text = request(app.supervisor.port, "/echo")
+    assert status == 200
+    return text
+
+
+def test_releases_follow_each_other_under_load_and_no_request_fails(app: ReleasedApp) -> None:
+    app.boot()
+    with BothLoads(app) as load:
+        first = app.good()
+        load.version_at(app.version)
+        second = app.good()
+        load.version_at(app.version)
+        back = app.run("release", "rollback", "--json")
+        reports = load.stop()
+    assert failures(reports, may_go_back=True) == {}
+    assert back.json()["result"] == "ok"
+    assert back.json()["detail"]["release"] == first
+    assert serves(app) == "2"
+    assert app.state()["previous"] == second
+    assert app.history() == [("apply", "ok"), ("apply", "ok"), ("roll back", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "why"),
+    [({"health_status": 500}, "500"), ({"exit": 4}, "exited with 4"), ({"listen": "never"}, "connection refused")],
+    ids=["500s", "exits", "deaf"],
+)
+def test_release_that_is_broken_is_refused_under_load_and_nothing_fails(
+    app: ReleasedApp, behaviour: dict[str, object], why: str
+) -> None:
+    app.boot()
+    bad = app.built(**behaviour)
+    with BothLoads(app) as load:
+        outcome = app.apply(bad)
+        reports = load.stop()
+    assert failures(reports) == {}
+    assert outcome["result"] == "rejected"
+    assert why in outcome["reason"]
+    assert serves(app) == "1"
+    assert app.history() == [("apply", "rejected")]
+    assert app.state()["active"] == "baked"
+
+
+def test_release_that_dies_in_the_bake_is_rolled_back(app: ReleasedApp) -> None:
+    app.boot(SUPERVISOR_RELEASE_BAKE_SECONDS="5")
+    bad = app.built(dies_after=1.5)
+    with BothLoads(app) as load:
+        outcome = app.apply(bad)
+        reports = load.stop()
+    lost = failures(reports, may_go_back=True)
+    assert set(lost) <= LOST
+    assert sum(lost.values()) <= MOST_LOST
+    assert outcome["result"] == "rolled_back"
+    assert serves(app) == "1"
+    assert (app.state()["active"], app.state()["trial"]) == ("baked", False)
+    assert app.history() == [("apply", "rolled_back")]
+
+
+def test_confirmed_release_serves_after_a_restart_and_reloads_stay_in_it(app: ReleasedApp) -> None:
+    app.boot()
+    release = app.good()
+    assert app.supervisor.stop() == 0
+    app.boot()
+    assert serves(app) == "2"
+    assert app.reload()["result"] == "ok"
+    assert serves(app) == "2"
+    (row,) = [row for row in app.run("release", "list", "--json").json() if row["use"] == "active"]
+    assert (row["release"], row["confirmed"]) == (release, True)
+
+
+def test_release_that_held_is_good_after_its_probation(app: ReleasedApp) -> None:
+    app.boot(SUPERVISOR_RELEASE_PROBATION_SECONDS="0.5")
+    assert app.apply(app.built())["result"] == "ok"
+    wait_until("it is good", lambda: not app.state()["trial"], limit=10)
+    assert app.history() == [("apply", "ok")]
+
+
+def test_unsigned_release_is_refused_by_default_and_says_what_to_set(app: ReleasedApp) -> None:
+    del app.supervisor.environ["SUPERVISOR_RELEASE_UNSIGNED"]
+    app.boot()
+    outcome = app.apply(app.built())
+    assert outcome["result"] == "rejected"
+    assert "SUPERVISOR_RELEASE_UNSIGNED=allow" in outcome["reason"]
+    assert "supervisor release sign" in outcome["reason"]
+
+
+def test_signed_release_is_accepted_by_its_key_and_no_other(app: ReleasedApp, folder: Path) -> None:
+    del app.supervisor.environ["SUPERVISOR_RELEASE_UNSIGNED"]
+    keys = folder / "keys"
+    keys.mkdir()
+    for name in ("ours", "stranger"):
+        assert app.run("release", "keygen", str(folder / name), "--no-password").code == 0
+    (folder / "ours.pub").rename(keys / "ours.pub")
+    app.boot(SUPERVISOR_RELEASE_KEYS=str(keys))
+    strange = app.apply(app.built("--key", str(folder / "stranger")))
+    assert strange["result"] == "rejected"
+    assert "is not trusted here" in strange["reason"]
+    assert app.apply(app.built("--key", str(folder / "ours")))["result"] == "ok"
+    assert serves(app) == "3"
+    assert app.run("release", "confirm").code == 0
+    (row,) = [row for row in app.run("release", "list", "--json").json() if row["use"] == "active"]
+    assert len(row["key"]) == 16
+
+
+def test_older_release_is_refused_unless_asked_for(app: ReleasedApp) -> None:
+    app.boot()
+    older = app.built()
+    app.good()
+    outcome = app.apply(older)
+    assert outcome["result"] == "rejected"
+    assert "--allow-downgrade" in outcome["reason"]
+    assert app.apply(older, "--allow-downgrade")["result"] == "ok"
+    assert serves(app) == "2"
+
+
+def test_changed_archive_is_refused(app: ReleasedApp) -> None:
+    app.boot()
+    archive = app.built()
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    outcome = app.apply(archive)
+    assert outcome["result"] == "rejected"
+    assert "the manifest says" in outcome["reason"]
+    assert not list((app.place / "staging").iterdir())
+
+
+def test_archive_may_come_from_standard_input(app: ReleasedApp) -> None:
+    app.boot()
+    archive = app.built()
+    with app.running("release", "apply", "-", "--manifest", str(archive.parent / "manifest.json")) as process:
+        assert process.stdin is None
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the manifest says" in error, "its standard input is empty"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("apply", "nothing.tar.zst"), 64, "cannot read"),
+        (("apply", "-"), 64, "give --manifest FILE"),
+        (("rollback",), 1, "no way back at all"),
+        (("rollback", "9.9-aaaaaaaaaaaa"), 1, "no way back to"),
+        (("show", "9.9-aaaaaaaaaaaa"), 64, "see `supervisor release list`"),
+        (("confirm",), 1, "no release is on trial"),
+        (("list", "--app", "other"), 1, "no such app"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_order_says_what_to_do(app: ReleasedApp, words: tuple[str, ...], code: int, text: str) -> None:
+    app.boot()
+    ended = app.run("release", *words)
+    assert ended.code == code, ended
+    assert text in " ".join((ended.out + ended.error).split())
