@@ -31,6 +31,16 @@ def write_records(tree: Path, manifest: bytes, signatures: tuple[bytes, ...]) ->
     (records / DIGEST_FILE).write_text(tree_digest(walk_tree(tree)) + "\n")
 
 
+def check_tree(tree: Path, manifest: Manifest) -> None:
+    """Raises ReleaseError where what lies there is not what the manifest says, whoever unpacked it. Reads all of it."""
+    found = tree_digest(walk_tree(tree))
+    if found != manifest.tree.digest:
+        raise ReleaseError(
+            f"cannot use the unpacked tree: its digest is {found[:12]}, the manifest says {manifest.tree.digest[:12]}; "
+            f"build the release again"
+        )
+
+
 def why_damaged(tree: Path) -> str:
     """What is wrong with a release that lies in its place; empty where it is as it was sealed. Reads all of it."""
     try:

@@ -25,7 +25,7 @@ from supervisor.releases.model import ReleaseError
 from supervisor.releases.receive import Receipt, receive
 from supervisor.releases.recovery import SEALED, discard, history_line
 from supervisor.releases.reserve import release_reserve
-from supervisor.releases.seal import make_shared, seal, write_records
+from supervisor.releases.seal import check_tree, make_shared, seal, write_records
 from supervisor.releases.state import Known, State, StateFile, activated, fallen_back, repair_links
 
 T = TypeVar("T")
@@ -210,6 +210,8 @@ class Apply:
         async with self._phase("unpack"):
             await _do(lambda: self._staging.mkdir(mode=0o700, parents=True))
             await self._steps.unpack.unpack(self._incoming / "archive", tree, manifest)
+        async with self._phase("check"):
+            await _do(lambda: check_tree(tree, manifest))
         async with self._phase("fill"):
             await _do(lambda: make_shared(self._layout, tree, manifest))
             await self._steps.fill.fill(tree, manifest)

@@ -52,9 +52,11 @@ def _walk(folder: Path, above: str) -> Iterator[Entry]:
 def _entry(place: Path, path: str) -> Entry:
     status = place.lstat()
     if stat.S_ISDIR(status.st_mode):
-        return Entry(path, Kind.FOLDER)
+        return Entry(path, Kind.FOLDER)  # a folder's setgid is for those who write there, which nobody does
     if stat.S_ISLNK(status.st_mode):
         return Entry(path, Kind.LINK, os.readlink(place))
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        raise ReleaseError(f"cannot take {path!r} into a release: it runs as another user (setuid or setgid)")
     if stat.S_ISREG(status.st_mode):
         executable = bool(status.st_mode & stat.S_IXUSR)
         return Entry(path, Kind.FILE, file_digest(place), status.st_size, executable)

@@ -22,7 +22,7 @@ from supervisor.releases.transaction import Apply
 from tests.releases.rig import Place, sent
 
 pytestmark = pytest.mark.anyio
-STEPS = ["receive", "verify", "space", "unpack", "fill", "seal", "snapshot", "migrations", "try"]
+STEPS = ["receive", "verify", "space", "unpack", "check", "fill", "seal", "snapshot", "migrations", "try"]
 
 
 @pytest.fixture
@@ -133,6 +133,12 @@ async def test_another_archive_is_refused_before_it_is_unpacked(place: Place, ch
     admitted, archive = place.release("1.0")
     place.unpacking.fails = AssertionError("it must not come so far")
     await refused(place, place.apply(admitted), sent(change(archive)), "the manifest says")
+
+
+async def test_a_tree_that_is_not_what_the_manifest_says_is_refused(place: Place) -> None:
+    admitted, archive = place.release("1.0")
+    place.unpacking.trees[archive]["lib/a.js"] = "evil"
+    await refused(place, place.apply(admitted), sent(archive), "the manifest says")
 
 
 async def test_a_release_that_turns_bad_is_rolled_back_and_remembered(place: Place) -> None:

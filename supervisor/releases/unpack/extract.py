@@ -53,6 +53,7 @@ class _Making:
         self._writer = writer
         self._tell = tell
         self._now = int(time.time())
+        self._mtime = job.mtime
         self._beside: set[str] = set()
         self._files = 0
         self.contents = Contents(job.limits, case_insensitive=job.case_insensitive)
@@ -103,10 +104,12 @@ class _Making:
 
     def _add_file(self, path: str, member: Member) -> None:
         content = self._told(self._reader.content())
-        mtime = min(max(member.mtime, 0), self._now)
-        digest = self._writer.file(path, content, executable=member.executable, mtime=mtime)
+        digest = self._writer.file(path, content, executable=member.executable, mtime=self._time_of(member))
         self.contents.add_file(path, digest, member.size, executable=member.executable)
         self._files += 1
+
+    def _time_of(self, member: Member) -> int:
+        return min(max(member.mtime, 0), self._now) if self._mtime is None else self._mtime
 
     def _told(self, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
         done = self.contents.bytes
@@ -118,7 +121,7 @@ class _Making:
     def _copy(self, path: str, member: Member) -> None:
         source = self.contents.file(tree_path(bare_name(member.target, folder=False)), of=path)
         self._make(self.contents.admit_file(path, source.size))
-        mtime = min(max(member.mtime, 0), self._now)
+        mtime = self._time_of(member)
         digest = self._writer.copy(path, source.path, executable=source.executable, mtime=mtime)
         self.contents.add_file(path, digest, source.size, executable=source.executable)
         self._files += 1

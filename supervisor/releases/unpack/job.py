@@ -14,7 +14,7 @@ class Job:
     """`destination` must not be there yet, its parent must. `size` and `sha256` (hex) are those of the archive file.
 
     `parent` is the process to die with. With `case_insensitive` names that differ by case or composition only are
-    duplicates too.
+    duplicates too. `mtime` is the time that all files are given (seconds since the epoch), None: as the archive says.
     """
 
     archive: str
@@ -25,6 +25,7 @@ class Job:
     limits: Limits
     parent: int
     case_insensitive: bool = False
+    mtime: int | None = None
 
     def as_json(self) -> bytes:
         """One line."""

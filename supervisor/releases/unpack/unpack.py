@@ -37,7 +37,8 @@ class UnpackJob:
 
     `archive` is our private copy; `size` and `sha256` (hex) are what it was verified to have. `destination` must not be
     there yet, its parent must. `max_bytes` and `max_entries` bound the tree; `expected` is what it must be, None where
-    there is no manifest. With `case_insensitive` names that differ by case or composition only are refused.
+    there is no manifest. With `case_insensitive` names that differ by case or composition only are refused. `mtime` is
+    that of `Job`.
     """
 
     archive: Path
@@ -49,6 +50,7 @@ class UnpackJob:
     max_entries: int = MAX_ENTRIES
     expected: Tree | None = None
     case_insensitive: bool = False
+    mtime: int | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, archive: Path, destination: Path, *, case_insensitive: bool = False) -> Self:
@@ -63,6 +65,8 @@ class UnpackJob:
             max_entries=min(MAX_ENTRIES, manifest.tree.entries),
             expected=manifest.tree,
             case_insensitive=case_insensitive,
+            # Archives have one fixed time: a web server that tells files apart by size and time would not see a change.
+            mtime=int(manifest.created.timestamp()),
         )
 
 
@@ -126,6 +130,7 @@ def _job(job: UnpackJob, limit_seconds: float) -> Job:
         limits=Limits(job.max_bytes, min(job.max_entries, MAX_ENTRIES), cpu_seconds=math.ceil(limit_seconds) + 1),
         parent=os.getpid(),
         case_insensitive=job.case_insensitive,
+        mtime=job.mtime,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,14 @@ def test_confirmed_release_serves_after_a_restart_and_reloads_stay_in_it(app: Re
     assert serves(app) == "2"
     (row,) = [row for row in app.run("release", "list", "--json").json() if row["use"] == "active"]
     assert (row["release"], row["confirmed"]) == (release, True)
+
+
+def test_files_of_a_release_have_the_time_it_was_built(app: ReleasedApp) -> None:
+    app.boot()
+    archive = app.built()
+    assert app.apply(archive)["result"] == "ok"
+    created = datetime.fromisoformat(json.loads((archive.parent / "manifest.json").read_text())["created"])
+    assert (app.place / "current" / "echo_app.py").stat().st_mtime == created.timestamp()
 
 
 def test_release_that_held_is_good_after_its_probation(app: ReleasedApp) -> None:
