@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,48 +100,72 @@ async def running_reaper() -> AsyncIterator[Reaper]:
 @asynccontextmanager
 async def open_rig(wire: Wire = Wire.HTTP, **settings: Any) -> AsyncIterator[Rig]:
     """A front that serves nobody yet; `settings` are those of `AppFront`. All is ended at the end of the block."""
+    async with open_rigs("app", wire=wire, **settings) as (rig,):
+        yield rig
+
+
+@asynccontextmanager
+async def open_rigs(*names: str, wire: Wire = Wire.HTTP, **settings: Any) -> AsyncIterator[tuple[Rig, ...]]:
+    """As `open_rig`, one for each of these apps, all on one HAProxy."""
     with entered_folder() as folder, ExitStack() as sockets:
-        listeners = listen(0, hosts=("127.0.0.1", "::1"))
-        for listener in listeners:
+        listeners = {name: listen(0, hosts=("127.0.0.1", "::1")) for name in names}
+        for listener in chain(*listeners.values()):
             sockets.enter_context(listener)
         async with AsyncExitStack() as stack:
             reaper = await stack.enter_async_context(running_reaper())
-            rig = _rig(folder, reaper, listeners, wire, settings)
+            held: list[Holding] = []
+            rigs = _rigs(folder, reaper, listeners, held, wire=wire, **settings)
             group = await stack.enter_async_context(anyio.create_task_group())
             if wire is not Wire.TCP:
-                await group.start(_hold, folder / "hold.sock", rig.held)
+                await group.start(_hold, folder / "hold.sock", held)
             with anyio.fail_after(LIMIT_SECONDS):
-                await group.start(rig.haproxy.run)
-                yield rig
+                await group.start(rigs[0].haproxy.run)
+                yield rigs
             group.cancel_scope.cancel()
 
 
-def _rig(
-    folder: Path, reaper: Reaper, listeners: tuple[socket.socket, ...], wire: Wire, settings: dict[str, Any]
-) -> Rig:
-    app = AppFront(
-        name="app",
-        public_port=listeners[0].getsockname()[1],
-        public_fds=tuple(listener.fileno() for listener in listeners),
-        wire=wire,
-        hold_socket=os.fspath(folder / "hold.sock"),
-        **settings,
-    )
-    ring = Ring("haproxy")
-    bus = EventBus()
+def _rigs(
+    folder: Path,
+    reaper: Reaper,
+    listeners: dict[str, tuple[socket.socket, ...]],
+    held: list[Holding],
+    **settings: Any,
+) -> tuple[Rig, ...]:
+    apps = [
+        AppFront(
+            name=name,
+            public_port=own[0].getsockname()[1],
+            public_fds=tuple(listener.fileno() for listener in own),
+            hold_socket=os.fspath(folder / "hold.sock"),
+            **settings,
+        )
+        for name, own in listeners.items()
+    ]
+    ring, bus, events = Ring("haproxy"), EventBus(), list[Event]()
     haproxy = HAProxy(
-        [app],
+        apps,
         options=HAProxyOptions(folder=folder / "haproxy", identity=unprivileged()),
         reaper=reaper,
         ring=ring,
         run=lambda command: run_with(reaper, command),
         publish=bus.publish,
     )
-    held: list[Holding] = []
-    front = ProxyFront(haproxy, "app", ports=PortPool(*ports_of_a_rig()), tell=held.append)
-    rig = Rig(folder, reaper, listeners, haproxy, front, ring, bus, held=held)
-    bus.subscribe(rig.events.append)
-    return rig
+    bus.subscribe(events.append)
+    ports = PortPool(*ports_of_a_rig())
+    return tuple(
+        Rig(
+            folder,
+            reaper,
+            own,
+            haproxy,
+            ProxyFront(haproxy, name, ports=ports, tell=held.append),
+            ring,
+            bus,
+            events,
+            held,
+        )
+        for name, own in listeners.items()
+    )
 
 
 async def _hold(path: Path, held: list[Holding], *, task_status: TaskStatus[None]) -> None:

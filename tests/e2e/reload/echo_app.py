@@ -182,6 +182,7 @@ def make_server(address: str, port: int) -> Server:
 def main() -> None:
     print(f"version {version()} begins", flush=True)
     held = alone() if told("alone") else None
+    ballast = os.urandom(int(told("ballast_mib", 0)) * 1024 * 1024)
     time.sleep(told("boot_seconds", 0.2))
     if told("exit") is not None:
         print("cannot work: told to exit", flush=True)
@@ -201,7 +202,7 @@ def main() -> None:
     if told("dies_after") is not None:
         signal.setitimer(signal.ITIMER_REAL, told("dies_after"))
     server.serve_forever()
-    del held
+    del held, ballast
 
 
 main()

@@ -65,9 +65,10 @@ def test_one_connection_posts_each_second_over_a_reload_each_second(
     assert ask(connection, "GET", "/echo") == (200, str(app.version).encode())
 
 
-def test_upload_and_download_across_a_reload_are_whole(app: App) -> None:
+def test_upload_and_download_across_a_reload_are_whole(app: App, soak: bool) -> None:
     app.boot()
-    blocks = [secrets.token_bytes(65536) for _ in range(40)]
+    count = 200 if soak else 40  # 50 ms each
+    blocks = [secrets.token_bytes(65536) for _ in range(count)]
     begun = threading.Event()
     got: dict[str, bytes] = {}
 
@@ -80,12 +81,12 @@ def test_upload_and_download_across_a_reload_are_whole(app: App) -> None:
                 yield block
 
         with closing(connect(app)) as connection:
-            connection.request("POST", "/digest", slowly(), {"Content-Length": str(40 * 65536)})
+            connection.request("POST", "/digest", slowly(), {"Content-Length": str(count * 65536)})
             got["digest"] = connection.getresponse().read()
 
     def download() -> None:
         with closing(connect(app)) as connection:
-            got["blocks"] = ask(connection, "GET", "/blocks/40")[1]
+            got["blocks"] = ask(connection, "GET", f"/blocks/{count}")[1]
 
     threads = [in_thread(upload), in_thread(download)]
     assert begun.wait(LIMIT)
@@ -94,7 +95,7 @@ def test_upload_and_download_across_a_reload_are_whole(app: App) -> None:
     for thread in threads:
         thread.join(LIMIT)
     assert got["digest"].decode() == hashlib.sha256(b"".join(blocks)).hexdigest()
-    assert got["blocks"] == b"0123456789abcdef" * 4096 * 40
+    assert got["blocks"] == b"0123456789abcdef" * 4096 * count
     app.wait_state(1, "stopped")
 
 
