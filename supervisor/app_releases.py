@@ -23,6 +23,7 @@ from supervisor.parts import Parts
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.releases.base import Base
+from supervisor.releases.image import ImageFile, OnImageChange, decide, read_image
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import BAKED, ReleaseError
@@ -181,10 +182,30 @@ class AppReleases:
         """Put in order what an earlier run left; gives what the app is to run from."""
         for text in await self.updates.open():
             self._publish(Warned(message=text))
+        if self.updates.state.active != BAKED:
+            await self._look_at_image()
         home, why = await home_of(self.updates, self._base)
         if why:
             self._publish(Warned(message=f"release {self.updates.state.active} is not used: {why}"))
         return home
+
+    async def _look_at_image(self) -> None:
+        """Where the image was changed since the last start: which app is started now."""
+        file, state = ImageFile(self.layout.image), self.updates.state
+        image = await anyio.to_thread.run_sync(read_image, self._settings.app_dir)
+        known = state.releases.get(state.active)
+        sequence = known.sequence if known is not None else 0
+        before = await anyio.to_thread.run_sync(file.read)
+        verdict = decide(OnImageChange(self._settings.on_image_change), image, before, state.active, sequence)
+        if verdict.told:
+            self._publish(Notice(message=verdict.told))
+        if verdict.use_image:
+            await self.updates.use_image(verdict.told)
+        await anyio.to_thread.run_sync(file.write, image)
+
+    async def _note_image(self) -> None:
+        image = await anyio.to_thread.run_sync(read_image, self._settings.app_dir)
+        await anyio.to_thread.run_sync(ImageFile(self.layout.image).write, image)
 
     def connect(self, parts: Parts) -> None:
         """From now on releases can be applied."""
@@ -240,6 +261,7 @@ class AppReleases:
         outcome = await self._outcome(lambda: self.updates.apply(admitted, blocks, self._steps(), actor=actor))
         if outcome.ok:
             self._trial_begun.set()
+            await self._note_image()
         return outcome
 
     async def roll_back(self, target: str, actor: str) -> Outcome:

@@ -38,6 +38,7 @@ from supervisor.placement import Placement, find_placement
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
 from supervisor.release_desk import ReleaseDesk
+from supervisor.release_inbox import Inbox
 from supervisor.services.plan import app_share
 from supervisor.services.runner import ServiceRunner
 from supervisor.state import Paths, State
@@ -269,6 +270,7 @@ class Daemon:
             group.start_soon(self._boot.after)
             group.start_soon(self._boot.watch_routes)
             group.start_soon(self._releases.watch)
+            group.start_soon(Inbox(self._releases.layout.incoming, self._desk, self._publish).run)
 
     @staticmethod
     def _settle_memory() -> None:

@@ -78,6 +78,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "release_bake_seconds",
         "release_probation_seconds",
         "release_keep",
+        "on_image_change",
     ),
     "Health of the app": (
         "app_health",

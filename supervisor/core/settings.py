@@ -260,6 +260,10 @@ class Settings(BaseSettings):
     release_probation_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
         600, description="how long a release must hold after that to be good"
     )
+    on_image_change: Literal["newest", "volume", "image"] = Field(
+        "newest",
+        description="which app is started after the image was changed: the newer one, the release's, the image's",
+    )
     release_keep: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="how many good releases are kept")
     env_file: Path | None = Field(
         None, description="file of KEY=VALUE lines for the app, read again at each reload; our environment comes first"

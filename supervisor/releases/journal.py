@@ -27,6 +27,7 @@ class Action(StrEnum):
 
     APPLY = "apply"
     ROLL_BACK = "roll back"
+    IMAGE = "use the image's"
 
 
 @dataclass(frozen=True, kw_only=True)

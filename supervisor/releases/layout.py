@@ -21,12 +21,12 @@ class Layout:
 
     @property
     def staging(self) -> Path:
-        """Trees being made, one a transaction; what is here at a boot is garbage."""
+        """Our private copies of archives and the trees made of them, one folder a transaction; garbage at a boot."""
         return self.root / "staging"
 
     @property
     def incoming(self) -> Path:
-        """Archives: put here by hand, or our private copy (in a folder of the transaction)."""
+        """Releases that were put here by hand, to be taken in."""
         return self.root / "incoming"
 
     @property
@@ -75,9 +75,9 @@ class Layout:
         return self.root / "history.jsonl"
 
     @property
-    def lock(self) -> Path:
-        """Held while a transaction is in hand."""
-        return self.root / "update.lock"
+    def image(self) -> Path:
+        """The image of the last start."""
+        return self.root / "image.json"
 
     @property
     def reserve(self) -> Path:

@@ -163,11 +163,9 @@ def present(layout: Layout) -> set[str]:
 
 
 def _clear(layout: Layout, decision: Decision) -> None:
-    """Trees that were never whole, private copies, and trees nobody knows."""
-    for folder in (layout.staging, layout.incoming):
-        for path in _listed(folder):
-            if folder == layout.staging or path.is_dir():
-                discard(layout, path)
+    """Trees that were never whole with their archives, and trees nobody knows."""
+    for path in _listed(layout.staging):
+        discard(layout, path)
     known = {*decision.state.releases, *decision.keep}
     for name in present(layout) - known:
         discard(layout, layout.tree(name))

@@ -129,7 +129,6 @@ class Apply:
         self._state = State()
         self.journal = self._begin(transaction, actor)
         self._staging = layout.staging / transaction
-        self._incoming = layout.incoming / transaction
 
     def _begin(self, transaction: str, actor: str) -> Journal:
         return Journal(
@@ -185,7 +184,7 @@ class Apply:
         await self._mark(Mark.BEGUN)
         async with self._phase("receive"):
             limit = self._admitted.manifest.archive.size
-            receipt = await receive(blocks, self._incoming / "archive", limit_bytes=limit)
+            receipt = await receive(blocks, self._staging / "archive", limit_bytes=limit)
         async with self._phase("verify"):
             self._verify(receipt)
             await self._mark(Mark.VERIFIED)
@@ -208,8 +207,7 @@ class Apply:
     async def _unpack(self) -> None:
         tree, manifest = self._staging / "tree", self._admitted.manifest
         async with self._phase("unpack"):
-            await _do(lambda: self._staging.mkdir(mode=0o700, parents=True))
-            await self._steps.unpack.unpack(self._incoming / "archive", tree, manifest)
+            await self._steps.unpack.unpack(self._staging / "archive", tree, manifest)
         async with self._phase("check"):
             await _do(lambda: check_tree(tree, manifest))
         async with self._phase("fill"):
@@ -276,8 +274,7 @@ class Apply:
             await _do(end)
 
     def _tidy(self) -> None:
-        for path in (self._staging, self._incoming):
-            discard(self._layout, path)
+        discard(self._layout, self._staging)
 
     def _without(self, reason: str) -> State:
         """The state as it was, with what is known of the new release; only one whose tree lies there is remembered."""

@@ -133,6 +133,25 @@ class Updates:
             await self._finish("rolled_back", reason)
             return self.state.active
 
+    async def use_image(self, reason: str) -> None:
+        """The image's own app is active from now on; for the boot only, before anything is started."""
+        async with self._lock:
+            await self._end_trial(reason)
+            journal = Journal(
+                transaction=secrets.token_hex(6),
+                action=Action.IMAGE,
+                mark=Mark.BEGUN,
+                actor="boot",
+                started=self._now(),
+                release=BAKED,
+                before=self.state.active,
+            )
+            if self.state.trial:
+                await self._change(fallen_back(self.state, reason, self._now()))
+            await self._change(rolled_back(self.state, BAKED))
+            self._journal = journal
+            await self._finish("ok", reason)
+
     async def roll_back(self, target: str, steps: Steps, *, actor: str) -> Report:
         """Back to `target` (empty: the best there is), by the same gate and switch. Raises RejectedError."""
         async with self._one_at_a_time():

@@ -36,7 +36,6 @@ def check(place: Place, *allowed: str) -> str:
         if release != BAKED:
             assert why_damaged(place.layout.tree(release)) == ""
     assert not list(place.layout.staging.iterdir()) if place.layout.staging.exists() else True
-    assert not [path for path in place.layout.incoming.iterdir() if path.is_dir()]
     assert (JournalFile(place.layout).read() is not None) == state.trial
     assert not [path for path in place.root.iterdir() if path.name.endswith(".tmp")]
     History(place.layout.history).verify()

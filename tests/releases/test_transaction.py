@@ -39,8 +39,7 @@ def lines(place: Place) -> list[tuple[str, str]]:
 
 
 def nothing_left(place: Place) -> None:
-    for folder in (place.layout.staging, place.layout.incoming):
-        assert not folder.exists() or not list(folder.iterdir())
+    assert not place.layout.staging.exists() or not list(place.layout.staging.iterdir())
     assert JournalFile(place.layout).read() is None
 
 

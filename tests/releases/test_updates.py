@@ -201,3 +201,15 @@ async def test_a_lost_state_is_read_from_the_copy_before_it(room: Room, tmp_path
     again = await Room(tmp_path / "app").open()
     assert "cannot read" in again.told[0]
     assert again.updates.state.active == first
+
+
+async def test_the_image_s_own_takes_over_at_a_boot_and_it_is_told(room: Room) -> None:
+    first = await room.good("1.0")
+    await room.updates.use_image("the image is newer")
+    assert await room.uses() == {BAKED: "active", first: "previous"}
+    assert await room.outcomes() == ["apply ok", "use the image's ok"]
+    second, archive = room.release("2.0")
+    await room.updates.apply(second, sent(archive), room.steps, actor="test")
+    await room.updates.use_image("the image is newer still")
+    assert (room.updates.state.active, room.updates.state.trial) == (BAKED, False)
+    assert (await room.outcomes())[2:] == ["apply rolled_back", "use the image's ok"]

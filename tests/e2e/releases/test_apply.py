@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -177,3 +178,54 @@ def test_wrong_order_says_what_to_do(app: ReleasedApp, words: tuple[str, ...], c
     ended = app.run("release", *words)
     assert ended.code == code, ended
     assert text in " ".join((ended.out + ended.error).split())
+
+
+def put(app: ReleasedApp, archive: Path, folder: str = "") -> Path:
+    """As `docker cp` does, the archive before the manifest."""
+    inbox = app.place / "incoming" / folder
+    inbox.mkdir(exist_ok=True)
+    for name in (archive.name, "manifest.json"):
+        shutil.copy(archive.parent / name, inbox)
+    return inbox
+
+
+@pytest.mark.parametrize("folder", ["", "dist-tarball"])
+def test_release_that_is_put_into_the_inbox_is_taken_in(app: ReleasedApp, folder: str) -> None:
+    app.boot()
+    inbox = put(app, app.built(), folder)
+    wait_until("it serves", lambda: serves(app) == "2", limit=20)
+    wait_until("the inbox is empty", lambda: not list(inbox.iterdir()), limit=20)
+    assert app.history() == []  # it is on trial
+    assert app.run("release", "confirm").code == 0
+    assert app.history() == [("apply", "ok")]
+
+
+def test_release_in_the_inbox_that_is_refused_says_why_and_is_not_tried_again(app: ReleasedApp) -> None:
+    app.boot()
+    inbox = put(app, app.built(exit=4))
+    wait_until("it says why", lambda: (inbox / "refused.txt").exists(), limit=20)
+    assert "exited with 4" in (inbox / "refused.txt").read_text()
+    assert (inbox / "manifest.json.refused").exists()
+    assert serves(app) == "1"
+
+
+def test_half_an_archive_in_the_inbox_is_waited_for(app: ReleasedApp) -> None:
+    app.boot()
+    archive = app.built()
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:200])
+    inbox = put(app, archive)
+    (inbox / archive.name).write_bytes(whole)
+    wait_until("it serves", lambda: serves(app) == "2", limit=20)
+    assert not (inbox / "refused.txt").exists()
+
+
+@pytest.mark.parametrize(("policy", "version"), [("newest", "2"), ("image", "3"), ("volume", "2")])
+def test_changed_image_is_decided_at_the_boot_and_told(app: ReleasedApp, policy: str, version: str) -> None:
+    app.boot(SUPERVISOR_ON_IMAGE_CHANGE=policy)
+    app.good()
+    assert app.supervisor.stop() == 0
+    app.release(boot_seconds=0.1)
+    app.boot()
+    assert serves(app) == version
+    assert "the image's app has changed" in app.supervisor.log()

@@ -1,0 +1,92 @@
+"""What a newer image means for the releases on the volume: decided at the boot, by sequence, and said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from supervisor.releases.base import fingerprint
+from supervisor.releases.manifest import parse_manifest
+from supervisor.releases.model import ReleaseError
+from supervisor.releases.seal import MANIFEST_FILE
+from supervisor.releases.tree import RECORDS
+from supervisor.store.files import write_atomic
+
+
+class OnImageChange(StrEnum):
+    """Which app is started after the image was changed."""
+
+    NEWEST = "newest"
+    VOLUME = "volume"
+    IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class Image:
+    """The app of an image: a fingerprint of its tree, and the sequence of the release it was made from (0: not known).
+
+    An image that is made from a release keeps that one's manifest in `.release/manifest.json` of the app's folder.
+    """
+
+    fingerprint: str
+    sequence: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the image's own app is started from now on, and what to tell; nothing where nothing changed."""
+
+    use_image: bool = False
+    told: str = ""
+
+
+def decide(policy: OnImageChange, image: Image, before: Image | None, active: str, sequence: int) -> Verdict:
+    """What is started: `active` is the release on the volume, of `sequence`; `before` the image of the last start."""
+    if before is None or image.fingerprint == before.fingerprint:
+        return Verdict()
+    if policy is OnImageChange.VOLUME:
+        return Verdict(
+            told=f"the image's app has changed; release {active} stays, as SUPERVISOR_ON_IMAGE_CHANGE asks for"
+        )
+    if policy is OnImageChange.IMAGE:
+        return Verdict(True, f"the image's app has changed and is started instead of release {active}")
+    if not image.sequence:
+        return Verdict(
+            told=f"the image's app has changed, and nothing says whether it is newer than release {active}, which "
+            f"stays; set SUPERVISOR_ON_IMAGE_CHANGE=image to start the image's"
+        )
+    if image.sequence > sequence:
+        return Verdict(
+            True, f"the image's app (sequence {image.sequence}) is newer than release {active} and is started"
+        )
+    return Verdict(told=f"the image's app (sequence {image.sequence}) is not newer than release {active}, which stays")
+
+
+def read_image(base: Path) -> Image:
+    """The app of this image. Blocks for as long as a look at each of its files takes; raises OSError."""
+    try:
+        manifest = parse_manifest((base / RECORDS / MANIFEST_FILE).read_bytes())
+        sequence = manifest.sequence
+    except (OSError, ReleaseError):
+        sequence = 0
+    return Image(fingerprint(base) if base.is_dir() else "", sequence)
+
+
+class ImageFile:
+    """The image of the last start. Methods block."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Image | None:
+        """None where none is known."""
+        try:
+            return Image(**json.loads(self._path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, image: Image) -> None:
+        """Raises OSError."""
+        write_atomic(self._path, json.dumps(asdict(image)) + "\n")

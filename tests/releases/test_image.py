@@ -1,0 +1,59 @@
+"""What a newer image means for the releases on the volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.releases.image import Image, ImageFile, OnImageChange, decide, read_image
+from supervisor.releases.manifest import manifest_bytes
+from tests.releases.rig import write_tree
+from tests.releases.test_base import manifest
+
+OLD = Image("a" * 64, 3)
+ACTIVE = "5.0-aaaaaaaaaaaa"
+
+
+@pytest.mark.parametrize("policy", list(OnImageChange))
+@pytest.mark.parametrize("before", [None, OLD])
+def test_an_image_that_did_not_change_changes_nothing(policy: OnImageChange, before: Image | None) -> None:
+    verdict = decide(policy, OLD, before, ACTIVE, 5)
+    assert (verdict.use_image, verdict.told) == (False, "")
+
+
+@pytest.mark.parametrize(
+    ("policy", "sequence", "used", "told"),
+    [
+        ("newest", 6, True, "(sequence 6) is newer than release 5.0"),
+        ("newest", 5, False, "is not newer than release 5.0"),
+        ("newest", 0, False, "SUPERVISOR_ON_IMAGE_CHANGE=image"),
+        ("volume", 9, False, "as SUPERVISOR_ON_IMAGE_CHANGE asks for"),
+        ("image", 1, True, "is started instead of release 5.0"),
+    ],
+)
+def test_a_changed_image_is_decided_by_policy_and_sequence(policy: str, sequence: int, used: bool, told: str) -> None:
+    verdict = decide(OnImageChange(policy), Image("b" * 64, sequence), OLD, ACTIVE, 5)
+    assert verdict.use_image is used
+    assert told in verdict.told
+
+
+def test_an_image_is_known_by_its_files_and_its_release(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    write_tree(app, {"server.js": "one"})
+    first = read_image(app)
+    assert first.sequence == 0
+    write_tree(app, {".release/manifest.json": manifest_bytes(manifest()).decode(), "server.js": "another"})
+    second = read_image(app)
+    assert second.sequence == 1
+    assert second.fingerprint != first.fingerprint
+    assert read_image(tmp_path / "none") == Image("", 0)
+
+
+def test_the_record_is_read_again_and_a_broken_one_is_none(tmp_path: Path) -> None:
+    file = ImageFile(tmp_path / "image.json")
+    assert file.read() is None
+    file.write(OLD)
+    assert file.read() == OLD
+    (tmp_path / "image.json").write_text("{")
+    assert file.read() is None
