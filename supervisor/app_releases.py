@@ -167,7 +167,7 @@ class AppReleases:
         self.updates = Updates(self.layout, now=now, live=self._live, keep=settings.release_keep)
         self._settings = settings
         self._base = Base(settings.app_dir)
-        self._reaper = reaper
+        self.reaper = reaper
         self._turn = turn
         self._publish = publish
         self._parts: Parts | None = None
@@ -237,7 +237,7 @@ class AppReleases:
         for name in sorted(set(names) & _RUNTIMES):
             command = self._parts.plan.environment.one_shot(name, (name, "--version"))
             with suppress(SupervisorError):
-                status, said = await run_and_quote(self._reaper, command, Ring(name), limit_seconds=_VERSION_SECONDS)
+                status, said = await run_and_quote(self.reaper, command, Ring(name), limit_seconds=_VERSION_SECONDS)
                 if status == 0:
                     found[name] = said.split()[-1] if said.split() else ""
         return found
@@ -246,7 +246,7 @@ class AppReleases:
         if self._parts is None:
             raise RejectedError("the stack still boots; wait for it")
         return Steps(
-            unpack=Unpacking(self._reaper, self._progressed),
+            unpack=Unpacking(self.reaper, self._progressed),
             fill=self._base,
             schema=Database(self._parts, self._publish),
             candidate=Trial(self.name, self._parts, self._turn, self._settings.release_bake_seconds),

@@ -18,7 +18,8 @@ from supervisor.core.errors import RejectedError
 from supervisor.core.events import Notice, Publish
 from supervisor.core.requests import Outcome
 from supervisor.core.settings import Settings
-from supervisor.releases.admission import Candidate, Facts, Policy, Unsigned, admit
+from supervisor.release_original import measured
+from supervisor.releases.admission import Candidate, Facts, Policy, Unsigned, admit, why_unsigned
 from supervisor.releases.host import platform_facts
 from supervisor.releases.manifest import manifest_id, parse_manifest
 from supervisor.releases.model import ReleaseError
@@ -32,9 +33,13 @@ MAX_OFFERS = 4
 
 @dataclass(frozen=True)
 class _Offer:
-    admitted: Admitted
+    """`admitted` is None for an archive of the older kind, of which only the file's name is known."""
+
+    admitted: Admitted | None
     keys: tuple[str, ...]
     until: float
+    name: str = ""
+    allow_downgrade: bool = False
 
 
 class ReleaseDesk:
@@ -49,21 +54,50 @@ class ReleaseDesk:
         self._sequences = SequenceFile(self._layout.root / "sequences.json")
         self._offers: dict[str, _Offer] = {}
 
-    async def offer(self, manifest: bytes, signatures: list[bytes], *, allow_downgrade: bool) -> dict[str, Any]:
-        """Verify and admit a release; gives the offer's id, for `accept`. Raises RejectedError with every reason."""
+    async def offer(
+        self, manifest: bytes | None, signatures: list[bytes], *, allow_downgrade: bool, name: str = ""
+    ) -> dict[str, Any]:
+        """Verify and admit a release; gives the offer's id, for `accept`. Raises RejectedError with every reason.
+
+        Without a manifest it is an archive of the older kind, with this file name: nobody signed it.
+        """
         try:
-            runtimes = await self._releases.runtimes(parse_manifest(manifest).platform.runtime)
-            offer, notes = await anyio.to_thread.run_sync(self._admit, manifest, signatures, allow_downgrade, runtimes)
+            if manifest is None:
+                offer = self._original(name, allow_downgrade)
+                notes: tuple[str, ...] = ()
+            else:
+                offer, notes = await self._admitted(manifest, signatures, allow_downgrade)
         except ReleaseError as error:
             raise RejectedError(str(error)) from error
-        for note in notes:
-            self._publish(Notice(message=f"release {offer.admitted.release}: {note}"))
         self._drop_old()
         if len(self._offers) >= MAX_OFFERS:
             raise RejectedError(f"{MAX_OFFERS} releases are offered and not sent yet; send one of them, or wait")
         number = secrets.token_hex(8)
         self._offers[number] = offer
-        return {"offer": number, "release": offer.admitted.release, "keys": list(offer.keys), "notes": list(notes)}
+        release = offer.admitted.release if offer.admitted is not None else ""
+        return {"offer": number, "release": release, "keys": list(offer.keys), "notes": list(notes)}
+
+    def _original(self, name: str, allow_downgrade: bool) -> _Offer:
+        if why := why_unsigned(self._policy(allow_downgrade)):
+            raise ReleaseError(f"cannot accept an archive without a manifest: {why}")
+        return _Offer(None, (), time.monotonic() + OFFER_SECONDS, name, allow_downgrade)
+
+    async def _admitted(
+        self, manifest: bytes, signatures: list[bytes], allow_downgrade: bool
+    ) -> tuple[_Offer, tuple[str, ...]]:
+        runtimes = await self._releases.runtimes(parse_manifest(manifest).platform.runtime)
+        offer, notes = await anyio.to_thread.run_sync(self._admit, manifest, signatures, allow_downgrade, runtimes)
+        for note in notes:
+            self._publish(Notice(message=f"a release is offered: {note}"))
+        return offer, notes
+
+    def _policy(self, allow_downgrade: bool) -> Policy:
+        return Policy(
+            app=self._name,
+            unsigned=Unsigned(self._settings.release_unsigned),
+            threshold=self._settings.release_threshold,
+            allow_downgrade=allow_downgrade,
+        )
 
     def _admit(
         self, data: bytes, signatures: list[bytes], allow_downgrade: bool, runtimes: Mapping[str, str]
@@ -74,14 +108,8 @@ class ReleaseDesk:
         verified = store.verify(data, signatures)
         manifest = parse_manifest(data)
         digest = hashlib.sha256(data).hexdigest()
-        policy = Policy(
-            app=self._name,
-            unsigned=Unsigned(settings.release_unsigned),
-            threshold=settings.release_threshold,
-            allow_downgrade=allow_downgrade,
-        )
         facts = Facts(platform_facts(runtimes), __version__, datetime.now(UTC), self._sequences.read())
-        admission = admit(Candidate(manifest, digest, verified), facts, policy)
+        admission = admit(Candidate(manifest, digest, verified), facts, self._policy(allow_downgrade))
         admitted = Admitted(
             release=manifest_id(manifest, data),
             manifest=manifest,
@@ -102,14 +130,25 @@ class ReleaseDesk:
         offer = self._offers.pop(number, None)
         if offer is None:
             raise RejectedError("nothing is offered under that number, or it was too long ago; offer it again")
-        outcome = await self._releases.apply(offer.admitted, blocks, actor)
-        if outcome.ok:
-            await anyio.to_thread.run_sync(self._remember, offer)
-        return outcome
+        if offer.admitted is not None:
+            return await self._apply(offer.admitted, offer.keys, blocks, actor)
+        try:
+            reaper, layout = self._releases.reaper, self._layout
+            async with measured(layout, self._name, offer.name, blocks, reaper) as (manifest, again):
+                known, _ = await self._admitted(manifest, [], offer.allow_downgrade)
+                assert known.admitted is not None
+                return await self._apply(known.admitted, (), again, actor)
+        except (ReleaseError, OSError) as error:
+            raise RejectedError(str(error)) from error
 
-    def _remember(self, offer: _Offer) -> None:
-        candidate = Candidate(offer.admitted.manifest, offer.admitted.digest)
-        self._sequences.accept(offer.keys, self._name, candidate.accepted)
+    async def _apply(
+        self, admitted: Admitted, keys: tuple[str, ...], blocks: AsyncIterator[bytes], actor: str
+    ) -> Outcome:
+        outcome = await self._releases.apply(admitted, blocks, actor)
+        if outcome.ok:
+            candidate = Candidate(admitted.manifest, admitted.digest)
+            await anyio.to_thread.run_sync(self._sequences.accept, keys, self._name, candidate.accepted)
+        return outcome
 
     async def roll_back(self, target: str, actor: str) -> Outcome:
         """Back to a release that was good before; empty: the best there is."""

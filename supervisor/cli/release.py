@@ -60,13 +60,16 @@ def apply(
 ) -> None:
     """Verify a release, try it beside what serves, and switch to it. Exits with 1 when that did not hold."""
     place = manifest or _beside(archive)
-    data = _read(place)
-    signatures = [_read(each) for each in signature] if signature else _signatures_beside(place)
+    data = _read(place) if manifest or not _is_of_older_kind(archive, place) else None
+    signatures = [_read(each) for each in signature or ()]
+    if data is not None and not signatures:
+        signatures = _signatures_beside(place)
     client = _client(socket)
     offer = {
-        "manifest": base64.b64encode(data).decode(),
+        "manifest": None if data is None else base64.b64encode(data).decode(),
         "signatures": [base64.b64encode(each).decode() for each in signatures],
         "allow_downgrade": allow_downgrade,
+        "name": archive.rpartition("/")[2],
     }
     below = f"/v1/apps/{app}/releases"
     answer = client.send("POST", below, json.dumps(offer).encode())
@@ -230,6 +233,11 @@ def _beside(archive: str) -> str:
         raise UnusableError("cannot apply what comes on the standard input without its manifest; give --manifest FILE")
     folder, _, _ = archive.rpartition("/")
     return f"{folder}/{_MANIFEST}" if folder else _MANIFEST
+
+
+def _is_of_older_kind(archive: str, manifest: str) -> bool:
+    """A file without a manifest beside it; the supervisor says whether it accepts such."""
+    return not _is_address(archive) and Path(archive).is_file() and not Path(manifest).exists()
 
 
 def _signatures_beside(manifest: str) -> list[bytes]:

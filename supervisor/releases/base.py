@@ -89,6 +89,10 @@ class Base:
         """Complete `tree`. Raises ReleaseError, OSError; cancelling leaves a thread that ends by itself."""
         await anyio.to_thread.run_sync(self._fill, tree, manifest, abandon_on_cancel=True)
 
+    def trees(self) -> list[Path]:
+        """The image's own tree, where there is one."""
+        return [self.path] if self.path.is_dir() else []
+
     def _fill(self, tree: Path, manifest: Manifest) -> None:
         if not self.path.is_dir():
             return

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 import anyio
 
 from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
+from supervisor.releases.assets import carry
 from supervisor.releases.history import History
 from supervisor.releases.journal import Action, Journal, JournalFile, Mark
 from supervisor.releases.layout import Layout
@@ -60,6 +61,9 @@ class Fill(Protocol):
 
     async def fill(self, tree: Path, manifest: Manifest) -> None:
         """Link, or copy, what comes from the image's own tree. Raises ReleaseError."""
+
+    def trees(self) -> list[Path]:
+        """The image's own tree, where there is one."""
 
 
 class Schema(Protocol):
@@ -212,8 +216,14 @@ class Apply:
             await _do(lambda: check_tree(tree, manifest))
         async with self._phase("fill"):
             await _do(lambda: make_shared(self._layout, tree, manifest))
+            await _do(lambda: carry(tree, manifest.keep_assets, self._older()))
             await self._steps.fill.fill(tree, manifest)
             await _do(lambda: write_records(tree, self._admitted.data, self._admitted.signatures))
+
+    def _older(self) -> list[Path]:
+        """The trees of good releases, the newest first, and at last the image's own."""
+        good = [(known.sequence, name) for name, known in self._state.releases.items() if known.confirmed]
+        return [*(self._layout.tree(name) for _, name in sorted(good, reverse=True)), *self._steps.fill.trees()]
 
     async def _prepare_database(self) -> None:
         tree, manifest = self._layout.tree(self._admitted.release), self._admitted.manifest

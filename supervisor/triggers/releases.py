@@ -31,8 +31,13 @@ def takes_body(scope: Scope) -> bool:
 class Releases(Protocol):
     """What may be asked of one app's releases."""
 
-    async def offer(self, manifest: bytes, signatures: list[bytes], *, allow_downgrade: bool) -> dict[str, Any]:
-        """Verify and admit; gives `offer`, a number for `accept`. Raises RejectedError with every reason."""
+    async def offer(
+        self, manifest: bytes | None, signatures: list[bytes], *, allow_downgrade: bool, name: str = ""
+    ) -> dict[str, Any]:
+        """Verify and admit; gives `offer`, a number for `accept`. Raises RejectedError with every reason.
+
+        Without a manifest it is an archive of the older kind, with this file name.
+        """
 
     async def accept(self, number: str, blocks: AsyncIterator[bytes], actor: str) -> Outcome:
         """Take the archive, and bring it into service. Raises RejectedError for an unknown offer."""
@@ -101,7 +106,8 @@ class ReleaseRoutes:
         releases = self._of(request)
         values = await _json(request)
         try:
-            manifest = base64.b64decode(values["manifest"], validate=True)
+            text = values["manifest"]
+            manifest = None if text is None else base64.b64decode(text, validate=True)
             signatures = [base64.b64decode(each, validate=True) for each in values.get("signatures", [])]
         except (KeyError, TypeError, binascii.Error) as error:
             raise HTTPException(
@@ -109,7 +115,12 @@ class ReleaseRoutes:
             ) from None
         try:
             return JSONResponse(
-                await releases.offer(manifest, signatures, allow_downgrade=bool(values.get("allow_downgrade")))
+                await releases.offer(
+                    manifest,
+                    signatures,
+                    allow_downgrade=bool(values.get("allow_downgrade")),
+                    name=str(values.get("name", "")),
+                )
             )
         except RejectedError as error:
             return JSONResponse(self._redact({"result": "rejected", "reason": str(error)}), 409)

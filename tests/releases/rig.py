@@ -89,6 +89,9 @@ class Unpacking:
 class Filling:
     fails: Exception | None = None
 
+    def trees(self) -> list[Path]:
+        return []
+
     async def fill(self, tree: Path, manifest: Manifest) -> None:
         if self.fails is not None:
             raise self.fails

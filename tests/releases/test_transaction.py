@@ -256,3 +256,19 @@ async def test_a_snapshot_is_taken_before_the_migrations(place: Place) -> None:
     admitted, archive = place.release("1.0")
     await refused(place, place.apply(admitted), sent(archive), "relation exists")
     assert (place.layout.snapshots / "t1" / "dump").read_text() == "all of it"
+
+
+async def test_files_that_older_pages_ask_for_are_carried_along(place: Place) -> None:
+    first, archive = place.release("1.0", keep_assets=["lib"])
+    await place.apply(first).run(sent(archive))
+    (known,) = state(place).releases.values()
+    releases = {first.release: replace(known, confirmed=True)}
+    (place.layout.tree(first.release) / "lib" / "old-chunk.js").write_text("old")
+    (place.layout.tree(first.release) / ".release" / "assets.json").write_text('["lib/old-chunk.js"]')
+    StateFile(place.layout).write(replace(state(place), good=first.release, trial=False, releases=releases))
+    second, its = place.release("2.0", keep_assets=["lib"])
+    await place.apply(second, "t2").run(sent(its))
+    tree = place.layout.tree(second.release)
+    assert (tree / "lib/old-chunk.js").read_text() == "old"
+    assert (tree / "lib/deep/b.js").read_text() == "2.0"
+    assert why_damaged(tree) == ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 from datetime import datetime
 from pathlib import Path
 
@@ -189,10 +191,10 @@ def put(app: ReleasedApp, archive: Path, folder: str = "") -> Path:
     return inbox
 
 
-@pytest.mark.parametrize("folder", ["", "dist-tarball"])
-def test_release_that_is_put_into_the_inbox_is_taken_in(app: ReleasedApp, folder: str) -> None:
+@pytest.mark.parametrize("below", ["", "dist-tarball"])
+def test_release_that_is_put_into_the_inbox_is_taken_in(app: ReleasedApp, below: str) -> None:
     app.boot()
-    inbox = put(app, app.built(), folder)
+    inbox = put(app, app.built(), below)
     wait_until("it serves", lambda: serves(app) == "2", limit=20)
     wait_until("the inbox is empty", lambda: not list(inbox.iterdir()), limit=20)
     assert app.history() == []  # it is on trial
@@ -229,3 +231,37 @@ def test_changed_image_is_decided_at_the_boot_and_told(app: ReleasedApp, policy:
     app.boot()
     assert serves(app) == version
     assert "the image's app has changed" in app.supervisor.log()
+
+
+def original(app: ReleasedApp, folder: Path, **info: str) -> Path:
+    """An archive of the older kind: `app/...` and `deployment-info.json`, no manifest."""
+    built = app.built()
+    made = folder / "deployment.tar.gz"
+    source = built.parent.parent
+    with tarfile.open(made, "w:gz") as archive:
+        archive.add(source, "app", filter=lambda item: None if "dist-tarball" in item.name else item)
+        text = json.dumps(info).encode()
+        record = tarfile.TarInfo("deployment-info.json")
+        record.size = len(text)
+        archive.addfile(record, io.BytesIO(text))
+    return made
+
+
+def test_archive_of_the_older_kind_is_taken_as_an_unsigned_release(app: ReleasedApp, folder: Path) -> None:
+    app.boot()
+    outcome = app.apply(original(app, folder, version="7.1", commit="abc", branch="main"))
+    assert outcome["result"] == "ok", outcome
+    assert outcome["detail"]["release"].startswith("7.1-")
+    assert serves(app) == "2"
+    shown = app.run("release", "show", outcome["detail"]["release"]).json()
+    assert (shown["key"], shown["manifest"]["git"]["commit"]) == ("", "abc")
+    assert not list((app.place / "staging").iterdir())
+
+
+def test_archive_of_the_older_kind_is_refused_where_releases_must_be_signed(app: ReleasedApp, folder: Path) -> None:
+    del app.supervisor.environ["SUPERVISOR_RELEASE_UNSIGNED"]
+    app.boot()
+    outcome = app.apply(original(app, folder))
+    assert outcome["result"] == "rejected"
+    assert "cannot accept an archive without a manifest" in outcome["reason"]
+    assert "SUPERVISOR_RELEASE_UNSIGNED=allow" in outcome["reason"]
