@@ -265,7 +265,17 @@ class AppReleases:
         return outcome
 
     async def roll_back(self, target: str, actor: str) -> Outcome:
-        """Back to a release that was good before."""
+        """Back to a release that was good before; from one in its bake to the one it replaces, at once."""
+        reason = f"rolled back by {actor}"
+        if not target and self._parts is not None and self._parts.apps[self.name].reject(reason):
+            started, before = anyio.current_time(), self.updates.state.active
+            await self.updates.at_rest()
+            return Outcome(
+                result=Result.OK,
+                reason="the update that was in hand ended as rolled back",
+                elapsed_seconds=round(anyio.current_time() - started, 3),
+                detail={"release": self.updates.state.active, "before": before},
+            )
         return await self._outcome(lambda: self.updates.roll_back(target, self._steps(), actor=actor))
 
     async def confirm(self) -> Outcome:

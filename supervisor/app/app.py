@@ -128,6 +128,10 @@ class App:
         """End the canary in hand, one way or the other; False where there is none."""
         return self._reload is not None and self._reload.decide(promote=promote)
 
+    def reject(self, reason: str) -> bool:
+        """Go back from the code that is in its bake to the one before; False where none is."""
+        return self._reload is not None and self._reload.reject(reason)
+
     def end_canary(self, reason: str) -> None:
         """Another order waits behind the canary in hand: end it."""
         if self._reload is not None:

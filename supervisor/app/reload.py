@@ -77,6 +77,7 @@ class Reload:
         self.phase = ""
         """The step in hand."""
         self._began = Traffic()
+        self._baked: Run | None = None
 
     def start_over(self) -> bool:
         """Begin the candidate anew with what is on disk now; False where it is too late, or was done too often."""
@@ -115,6 +116,13 @@ class Reload:
             await self._lineup.end_share(candidate, "it does not serve")
         else:
             candidate.dismiss("it does not serve", 1.0)
+
+    def reject(self, reason: str) -> bool:
+        """Go back to the warm generation now; False where there is none."""
+        if self._baked is None:
+            return False
+        self._baked.report(Ended(reason, hung=True))
+        return True
 
     def decide(self, *, promote: bool) -> bool:
         """End the canary now; False where none is running."""
@@ -197,6 +205,7 @@ class Reload:
 
     async def _bake(self, candidate: Run, old: Run) -> None:
         """Watch the new one while the old one is warm. The keeper moves traffic back; this only judges and tells."""
+        self._baked = candidate
         try:
             with anyio.move_on_after(self.spec.limits.bake_seconds):
                 async with anyio.create_task_group() as group:
@@ -205,6 +214,7 @@ class Reload:
                         await self._lineup.changed.wait()
                     group.cancel_scope.cancel()
         finally:
+            self._baked = None
             candidate.baking = False
             warm = self._lineup.forget_warm()
             if warm is not None:

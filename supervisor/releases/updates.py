@@ -81,6 +81,11 @@ class Updates:
         """Whether a change is in hand."""
         return self._lock.locked()
 
+    async def at_rest(self) -> None:
+        """Return once the change in hand is over."""
+        async with self._lock:
+            pass
+
     def tree(self, release: str = "") -> Path | None:
         """The folder of the active release, or of `release`; None for the image's own."""
         name = release or self.state.active

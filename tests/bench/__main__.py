@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from tests.bench import boot, crash, docker_boot, exec_to_signals, idle, machine, orphans, ready, report
+from tests.bench import boot, crash, docker_boot, exec_to_signals, idle, machine, orphans, ready, release, report
 from tests.bench.figures import Section, as_text
 from tests.bench.reload import run as reload
 from tests.bench.rig import Plan, adopt, sweep
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[Plan], Section]] = {
     "crash": crash.run,
     "idle": idle.run,
     "reload": reload.run,
+    "release": release.run,
     "docker": docker_boot.run,
     "orphans": orphans.run,  # last, as the machine is busy with their end for a while
 }

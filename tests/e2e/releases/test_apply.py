@@ -75,6 +75,23 @@ def test_release_that_dies_in_the_bake_is_rolled_back(app: ReleasedApp) -> None:
     assert app.history() == [("apply", "rolled_back")]
 
 
+def test_roll_back_in_the_bake_is_one_switch(app: ReleasedApp) -> None:
+    app.boot(SUPERVISOR_RELEASE_BAKE_SECONDS="60")
+    archive = app.built()
+    with BothLoads(app) as load, app.running("release", "apply", str(archive), "--json") as process:
+        app.wait_state(2, "serving")
+        load.version_at(app.version)
+        back = app.run("release", "rollback", "--json").json()
+        out, _ = process.communicate(timeout=30)
+        reports = load.stop()
+    assert failures(reports, may_go_back=True) == {}
+    assert back["result"] == "ok"
+    assert back["elapsed_seconds"] < 2
+    assert json.loads(out)["result"] == "rolled_back"
+    assert serves(app) == "1"
+    assert app.history() == [("apply", "rolled_back")]
+
+
 def test_confirmed_release_serves_after_a_restart_and_reloads_stay_in_it(app: ReleasedApp) -> None:
     app.boot()
     release = app.good()
