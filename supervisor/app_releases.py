@@ -15,7 +15,16 @@ from supervisor.app.spec import AppSpec
 from supervisor.app_home import AppHome
 from supervisor.app_plan import AppPlan
 from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
-from supervisor.core.events import Notice, Publish, ReleaseUnpacking, Warned
+from supervisor.core.events import (
+    AppHeld,
+    AppRestarting,
+    Event,
+    Notice,
+    Publish,
+    ReleaseActive,
+    ReleaseUnpacking,
+    Warned,
+)
 from supervisor.core.requests import Outcome, Request, Result, Verb
 from supervisor.core.settings import Settings
 from supervisor.migrate import migrate
@@ -36,6 +45,7 @@ from supervisor.services.backend import run_and_quote
 
 _UNPACK_SECONDS = 900.0
 _VERSION_SECONDS = 10.0
+_CRASHES, _CRASH_SECONDS = 3, 60.0
 _RUNTIMES = frozenset({"node", "python", "python3", "bun", "deno", "ruby", "php"})
 """Programs whose `--version` may be asked for: a manifest must not make us run whatever it names."""
 Turn = Callable[[Request, Callable[[], Awaitable[None]]], Awaitable[None]]
@@ -171,7 +181,10 @@ class AppReleases:
         self._turn = turn
         self._publish = publish
         self._parts: Parts | None = None
-        self._trial_begun = anyio.Event()
+        self._news = anyio.Event()
+        self._crashes: list[float] = []
+        self._broken = False
+        self._told: ReleaseActive | None = None
 
     def _live(self) -> set[str]:
         """Releases that generations may run from: a bake's end and a drain are never longer than a few minutes."""
@@ -260,7 +273,6 @@ class AppReleases:
         """Bring a release into service."""
         outcome = await self._outcome(lambda: self.updates.apply(admitted, blocks, self._steps(), actor=actor))
         if outcome.ok:
-            self._trial_begun.set()
             await self._note_image()
         return outcome
 
@@ -281,6 +293,7 @@ class AppReleases:
     async def confirm(self) -> Outcome:
         """End the trial that is running: it is good."""
         if await self.updates.confirm():
+            self._news.set()
             return Outcome(result=Result.OK, detail={"release": self.updates.state.good})
         return Outcome(result=Result.REJECTED, reason="no release is on trial")
 
@@ -295,6 +308,7 @@ class AppReleases:
             result, reason = Result.ROLLED_BACK, str(error)
         except (SupervisorError, OSError) as error:
             result, reason = Result.FAILED, str(error)
+        self._news.set()
         return Outcome(
             result=result,
             reason=reason,
@@ -303,13 +317,49 @@ class AppReleases:
             detail={"release": report.release, "before": report.before, "active": self.updates.state.active},
         )
 
+    def observe(self, event: Event) -> None:
+        """Subscriber: a release on trial that crashes again and again, or gives up, did not hold."""
+        if not isinstance(event, AppRestarting | AppHeld) or event.app != self.name or not self.updates.state.trial:
+            return
+        now = anyio.current_time()
+        self._crashes = [at for at in self._crashes if now - at < _CRASH_SECONDS] + [now]
+        if isinstance(event, AppHeld) or len(self._crashes) >= _CRASHES:
+            self._broken = True
+            self._news.set()
+
+    def _tell_active(self) -> None:
+        state = self.updates.state
+        known = state.releases.get(state.active)
+        told = ReleaseActive(
+            app=self.name,
+            release=state.active,
+            key=known.key if known is not None else "",
+            trial=state.trial,
+            good=state.good,
+        )
+        if told != self._told:
+            self._told = told
+            self._publish(told)
+
+    async def _go_back(self) -> None:
+        """From a release on trial that did not hold to the good one, by its own start."""
+        outcome = await self.roll_back("", "probation")
+        if not outcome.ok:
+            self._publish(
+                Warned(message=f"the release on trial did not hold, and there is no way back: {outcome.reason}")
+            )
+
     async def watch(self) -> None:
-        """Confirm what held for the probation. Until cancelled."""
+        """Confirm what held for the probation, and go back from what did not. Until cancelled."""
         while True:
-            if self.updates.state.trial:
-                await anyio.sleep(self._settings.release_probation_seconds)
-                if await self.updates.confirm():
-                    self._publish(Notice(message=f"release {self.updates.state.good} held, and is good from now on"))
+            self._tell_active()
+            state = self.updates.state
+            self._news, self._broken, self._crashes = anyio.Event(), False, []
+            with anyio.move_on_after(self._settings.release_probation_seconds if state.trial else None):
+                await self._news.wait()
+                if self._broken:
+                    await self._go_back()
                 continue
-            self._trial_begun = anyio.Event()
-            await self._trial_begun.wait()
+            # Its time is over, and nothing else began meanwhile: that would have been news.
+            if await self.updates.confirm():
+                self._publish(Notice(message=f"release {state.active} held, and is good from now on"))

@@ -127,6 +127,7 @@ class Daemon:
             turn=self._controller.turn,
             publish=self._publish,
         )
+        self._bus.subscribe(self._releases.observe)
         self._desk = ReleaseDesk(self._releases, self._settings, self._publish)
         self._stop = anyio.Event()
         self._stop_signals = 0

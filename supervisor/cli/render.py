@@ -56,6 +56,7 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     parts += ["", _table(document), "", _boot_line(document)]
     if reload := document.get("last_reload"):
         parts.append(_reload_line(reload, document["reloads"]))
+    parts += [_release_line(row) for row in document.get("apps", []) if row.get("release")]
     parts += [line for row in document.get("apps", []) if row.get("front") for line in _front_lines(row)]
     parts += [Text(f"{name}: {address}") for name, address in document.get("addresses", {}).items()]
     for hook in document.get("hooks", []):
@@ -100,6 +101,17 @@ def _note(row: Mapping[str, Any]) -> str:
         notes.append(f"route {route.get('health', 'unknown')}{': ' + route['error'] if route.get('error') else ''}")
     words = [row.get("reason", ""), row.get("error", "")]
     return ", ".join(notes + list(dict.fromkeys(word for word in words if word)))
+
+
+def _release_line(row: Mapping[str, Any]) -> Text:
+    """What an app runs from."""
+    release = row["release"]
+    if release["release"] == "baked":
+        return Text(f"release of {row['app']}: the image's own")
+    notes = [f"signed by {release['signed_by'] or 'nobody'}"]
+    if release["trial"]:
+        notes.append(f"on trial, {release['good']} is the good one")
+    return Text(f"release of {row['app']}: {release['release']} ({', '.join(notes)})")
 
 
 def _front_lines(row: Mapping[str, Any]) -> Iterator[Text]:

@@ -261,6 +261,21 @@ class MigrationsFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReleaseActive(Event):
+    """What the app runs from: `release` is its id (`baked`: the image's own), `key` who signed it (empty: nobody).
+
+    `good` is the one that a trial would go back to.
+    """
+
+    name: ClassVar[str] = "release.active"
+    app: str
+    release: str
+    key: str
+    trial: bool
+    good: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReleaseUnpacking(Event):
     """A release is being unpacked: what is there so far."""
 

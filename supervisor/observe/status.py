@@ -70,6 +70,7 @@ class _App:
     route: dict[str, str] = field(default_factory=dict)
     held: bool = False
     front: dict[str, Any] = field(default_factory=dict)
+    release: dict[str, Any] = field(default_factory=dict)
 
     def shown(self) -> _Generation | None:
         ranked = sorted(self.generations.values(), key=lambda one: (_SHOWN_FIRST.index(one.state), -one.number))
@@ -89,6 +90,7 @@ class _App:
             "for_seconds": _rounded(now - shown.since),
             "held": self.held,
             "front": self.front,
+            "release": self.release,
             "error": self.error,
         }
 
@@ -267,6 +269,15 @@ class StatusFold:
             "reason": event.reason,
             "lossy": event.lossy,
             "promises": event.promises,
+        }
+
+    @_fold.register
+    def _(self, event: events.ReleaseActive) -> None:
+        self._app(event.app).release = {
+            "release": event.release,
+            "signed_by": event.key,
+            "trial": event.trial,
+            "good": event.good,
         }
 
     @_fold.register

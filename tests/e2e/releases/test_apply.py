@@ -6,12 +6,13 @@ import io
 import json
 import shutil
 import tarfile
+import time
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import request, wait_until
+from tests.e2e.harness import answers, request, wait_until
 from tests.e2e.releases.rig import ReleasedApp
 from tests.e2e.reload.rig import LOST, MOST_LOST, BothLoads, failures
 
@@ -117,6 +118,45 @@ def test_release_that_held_is_good_after_its_probation(app: ReleasedApp) -> None
     assert app.apply(app.built())["result"] == "ok"
     wait_until("it is good", lambda: not app.state()["trial"], limit=10)
     assert app.history() == [("apply", "ok")]
+
+
+def test_release_that_crashes_again_and_again_in_its_probation_goes_back(app: ReleasedApp) -> None:
+    app.boot()
+    first = app.good()
+    outcome = app.apply(app.built())
+    assert outcome["result"] == "ok"
+    for number in range(3):
+        generation = app.supervisor.status()["apps"][0]["generation"]
+        app.kill(generation)
+        if number < 2:
+            app.wait_state(generation + 1, "serving")
+    wait_until("it is back", lambda: app.state()["active"] == first, limit=20)
+    wait_until("the one before serves", lambda: answers(app.supervisor.port, "/echo") == 200 and serves(app) == "2")
+    told = [("apply", "ok"), ("apply", "rolled_back"), ("roll back", "ok")]
+    wait_until("the history tells it", lambda: app.history() == told, limit=10)
+
+
+def test_probation_of_a_release_is_its_own(app: ReleasedApp) -> None:
+    app.boot(SUPERVISOR_RELEASE_PROBATION_SECONDS="4")
+    assert app.apply(app.built())["result"] == "ok"
+    began = time.monotonic()
+    assert app.run("release", "confirm").code == 0
+    assert app.apply(app.built())["result"] == "ok"
+    second = time.monotonic()
+    wait_until("it is good", lambda: not app.state()["trial"], limit=20)
+    assert time.monotonic() - second > 3.5, "not by the clock of the one before"
+    assert second > began
+
+
+def test_status_says_what_the_app_runs_from_and_who_signed_it(app: ReleasedApp) -> None:
+    app.boot()
+    row = app.supervisor.status()["apps"][0]["release"]
+    assert (row["release"], row["trial"]) == ("baked", False)
+    release = app.apply(app.built())["detail"]["release"]
+    row = app.supervisor.status()["apps"][0]["release"]
+    assert row == {"release": release, "signed_by": "", "trial": True, "good": "baked"}
+    shown = app.run("status").out
+    assert f"release of app: {release} (signed by nobody, on trial, baked is the good one)" in " ".join(shown.split())
 
 
 def test_unsigned_release_is_refused_by_default_and_says_what_to_set(app: ReleasedApp) -> None:
