@@ -351,6 +351,7 @@ class AppReleases:
 
     async def watch(self) -> None:
         """Confirm what held for the probation, and go back from what did not. Until cancelled."""
+        await self.updates.tidy()  # after the boot, as deleting takes its time
         while True:
             self._tell_active()
             state = self.updates.state

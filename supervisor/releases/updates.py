@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -81,6 +82,16 @@ class Updates:
         """Whether a change is in hand."""
         return self._lock.locked()
 
+    async def tidy(self) -> None:
+        """Delete what was discarded, and keep some space back again; what cannot be done now is done next time."""
+
+        def do() -> None:
+            empty_trash(self.layout)
+            with suppress(OSError):
+                keep_reserve(self.layout)
+
+        await _do(do)
+
     async def at_rest(self) -> None:
         """Return once the change in hand is over."""
         async with self._lock:
@@ -116,6 +127,7 @@ class Updates:
                 self._journal = work.journal
             finally:
                 self.state, _ = await self._shielded(self._states.read)
+                await self.tidy()
             return work.report
 
     async def confirm(self) -> bool:
@@ -311,7 +323,7 @@ class Updates:
 
         await self._shielded(do)
         await self._prune()
-        await _do(lambda: keep_reserve(self.layout))
+        await self.tidy()
 
     @staticmethod
     async def _shielded(work: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from supervisor.core.errors import RejectedError
-from supervisor.releases.model import BAKED
+from supervisor.releases.model import BAKED, ReleaseError
 from supervisor.releases.recovery import present
 from supervisor.releases.updates import Updates
 from tests.releases.rig import NOW, Place, sent
@@ -145,6 +145,16 @@ async def test_only_so_many_are_kept_and_none_that_runs(tmp_path: Path) -> None:
     assert not list(room.layout.trash.iterdir())
     again = await Room(tmp_path / "app").open()
     assert again.updates.state == room.updates.state
+
+
+async def test_a_refused_release_leaves_nothing_but_itself_on_the_disk(room: Room) -> None:
+    room.unpacking.fails = ReleaseError("a device in it")
+    bad, archive = room.release("1.0")
+    with pytest.raises(RejectedError):
+        await room.updates.apply(bad, sent(archive), room.steps, actor="test")
+    assert not list(room.layout.trash.iterdir())
+    assert not list(room.layout.staging.iterdir())
+    assert room.layout.reserve.stat().st_size > 0, "kept back again"
 
 
 async def test_the_last_failed_one_is_kept_to_be_looked_at(room: Room) -> None:
