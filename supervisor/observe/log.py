@@ -54,6 +54,8 @@ TEXTS: Mapping[type[Event], str] = {
     events.ReloadFinished: "reload finished",
     events.MigrationsFinished: "migrations finished",
     events.HookFinished: "hook finished",
+    events.ReleaseActive: "app runs from",
+    events.ReleaseUnpacking: "release is unpacked",
     events.FileKept: "edited file kept",
     events.LeftoverStopped: "leftover process stopped",
 }
