@@ -18,6 +18,8 @@ from supervisor.process.output import Ring
 from supervisor.process.restart import Again, Done, End, GiveUp
 
 TAIL_LINES = 20
+_COUNT_SECONDS = 0.1
+_COUNT_BESIDE_SECONDS = 0.5
 
 OnEnd = Callable[[SupervisorError | None], None]
 
@@ -140,7 +142,7 @@ class Keeper:
         lost: list[int | None] = []
 
         async def count() -> None:
-            lost.append(await self._losses.of(run))
+            lost.append(await self._losses.of(run, _COUNT_BESIDE_SECONDS))
 
         async with anyio.create_task_group() as group:
             group.start_soon(count)  # beside: it must not cost the way back any time
@@ -151,7 +153,8 @@ class Keeper:
             if self._lineup.active is not None:
                 self.spec = self._lineup.active.spec  # a restart must not bring the new code again
         if lost[0]:
-            self._publish(Warned(message=f"{lost[0]} requests got no answer as generation {run.number} ended"))
+            what = "request" if lost[0] == 1 else "requests"
+            self._publish(Warned(message=f"{lost[0]} {what} got no answer as generation {run.number} ended"))
         return True
 
     def _decide(self, ended: Ended) -> restart.Again | restart.Done | restart.GiveUp:
@@ -169,7 +172,7 @@ class Keeper:
 
     async def _again(self, ended: Ended, delay_seconds: float) -> Ended | None:
         """Replace it after the delay, requests waiting within their bound; a reload that is through first wins."""
-        lost = await self._losses.of(self._tried) if self._tried is not None else None
+        lost = await self._losses.of(self._tried, _COUNT_SECONDS) if self._tried is not None else None
         self._publish(
             AppRestarting(
                 app=self.spec.name, reason=ended.reason, restart_in_seconds=round(delay_seconds, 3), lost=lost

@@ -47,7 +47,7 @@ async def counted(*answers: Traffic | None, other: bool = False) -> tuple[int | 
                 await anyio.sleep(0)
             await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
-    return await losses.of(cast(Run, Ran()) if other else run), front
+    return await losses.of(cast(Run, Ran()) if other else run, 0.1), front
 
 
 async def test_what_was_lost_before_is_not_counted_again() -> None:
@@ -73,8 +73,12 @@ async def test_without_a_first_count_it_is_not_known(answers: tuple[Traffic | No
     assert (await counted(*answers))[0] is None
 
 
-async def test_nothing_is_known_of_one_that_was_not_watched() -> None:
-    assert (await counted(Traffic(), Traffic(lost=3), other=True))[0] is None
+async def test_one_that_ends_before_the_first_count_has_lost_all_there_is() -> None:
+    assert (await counted(Traffic(), Traffic(lost=3), other=True))[0] == 3
+
+
+async def test_nothing_is_known_of_one_whose_front_cannot_count() -> None:
+    assert (await counted(Traffic(), None, other=True))[0] is None
 
 
 async def test_a_front_that_cannot_be_asked_any_more_leaves_what_is_known() -> None:

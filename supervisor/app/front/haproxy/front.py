@@ -60,7 +60,7 @@ class ProxyFront:
         self._tell = tell
         self._free = deque(NAMES)
         self._places: dict[str, Place] = {}
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[str, tuple[Place, Tally]] = {}
         self._serving: Place | None = None
         self._lock = anyio.Lock()
 
@@ -77,10 +77,11 @@ class ProxyFront:
                     f"cannot give another generation of {self._app.name!r} a place: all {len(NAMES)} are taken; "
                     f"wait for the oldest to drain, or end it"
                 )
-            place = Place(self._free[0], LOOPBACK, self._ports.take())
+            place = Place(self._free[0], LOOPBACK, self._ports.take())  # the line that was given back first
             await self._apply(self._lines.at(place.line, place.port))
             self._free.popleft()
             self._places[place.line] = place
+            self._tallies.pop(place.line, None)
             return place
 
     async def give_back(self, place: Place) -> None:
@@ -89,7 +90,6 @@ class ProxyFront:
             if self._places.get(place.line) != place:
                 return
             del self._places[place.line]
-            self._tallies.pop(place.line, None)
             self._free.append(place.line)
             if self._serving == place:
                 self._serving = None
@@ -137,10 +137,12 @@ class ProxyFront:
             self._serving = None
 
     async def traffic(self, place: Place) -> Traffic | None:
-        """From the first switch or share on; before it, and after `give_back`, nothing."""
+        """From the first switch or share on; before it nothing. After `give_back`, until the line is another's: what
+        ended late is counted late.
+        """
         start, found = await self._look()
-        tally = self._tallies.get(place.line)
-        if tally is None or self._places.get(place.line) != place:
+        counted, tally = self._tallies.get(place.line, (None, None))
+        if tally is None or counted != place:
             return Traffic()
         rows = self._rows(found, place.line)
         counts = tally.look(start, _total(rows))
@@ -179,7 +181,7 @@ class ProxyFront:
         """The line may have served another generation; its late counts are not this one's."""
         if place.line not in self._tallies:
             start, found = await self._look()
-            self._tallies[place.line] = Tally(start, _total(self._rows(found, place.line)))
+            self._tallies[place.line] = (place, Tally(start, _total(self._rows(found, place.line))))
 
     def _rows(self, found: Statistics, line: str) -> list[Stat]:
         return [found.of(name, line) for name in self._app.backends]
