@@ -37,7 +37,7 @@ from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import BAKED, ReleaseError
 from supervisor.releases.room import Room
-from supervisor.releases.transaction import Admitted, Report, Steps
+from supervisor.releases.steps import Admitted, Report, Steps
 from supervisor.releases.unpack.report import Progress
 from supervisor.releases.unpack.unpack import UnpackJob, unpack
 from supervisor.releases.updates import Updates
@@ -263,7 +263,7 @@ class AppReleases:
             fill=self._base,
             schema=Database(self._parts, self._publish),
             candidate=Trial(self.name, self._parts, self._turn, self._settings.release_bake_seconds),
-            space=Room(self.layout.root, self.updates.prune),
+            space=Room(self.layout.root, self.updates.make_room),
         )
 
     def _progressed(self, progress: Progress) -> None:

@@ -24,7 +24,7 @@ from supervisor.releases.host import platform_facts
 from supervisor.releases.manifest import manifest_id, parse_manifest
 from supervisor.releases.model import ReleaseError
 from supervisor.releases.sequences import SequenceFile
-from supervisor.releases.transaction import Admitted
+from supervisor.releases.steps import Admitted
 from supervisor.releases.trust import read_trust_store
 
 OFFER_SECONDS = 600.0

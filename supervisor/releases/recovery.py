@@ -12,10 +12,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from supervisor.releases.history import History, Line
+from supervisor.releases.history import History
 from supervisor.releases.journal import Journal, JournalFile, Mark
 from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED
+from supervisor.releases.records import history_line
 from supervisor.releases.state import State, StateFile, fallen_back, repair_links, rolled_back, started
 from supervisor.store.files import drop_half_written
 
@@ -135,23 +136,6 @@ def recover(layout: Layout, *, at: str) -> Recovered:
 def _end(journal: Journal, decision: Decision, history: History, at: str) -> None:
     if not history.has(journal.transaction):
         history.append(history_line(journal, decision.outcome, decision.reason, at))
-
-
-def history_line(journal: Journal, outcome: str, reason: str, at: str) -> Line:
-    """What the history says of a transaction."""
-    return Line(
-        at=at,
-        actor=journal.actor,
-        action=str(journal.action),
-        before=journal.before,
-        release=journal.release,
-        outcome=outcome,
-        reason=reason,
-        digest=journal.digest,
-        key=journal.key,
-        transaction=journal.transaction,
-        phases=journal.phases,
-    )
 
 
 def present(layout: Layout) -> set[str]:

@@ -7,24 +7,23 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 
 from supervisor.core.errors import RejectedError, StoppingError, SupervisorError
-from supervisor.releases.history import History, Line
-from supervisor.releases.journal import Action, Journal, JournalFile, Mark
+from supervisor.releases.history import Line
+from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest, parse_manifest
 from supervisor.releases.model import BAKED, ReleaseError
-from supervisor.releases.recovery import Recovered, discard, empty_trash, history_line, present, recover
+from supervisor.releases.records import Records, in_thread
+from supervisor.releases.recovery import Recovered, discard, empty_trash, present, recover
 from supervisor.releases.reserve import keep_reserve
 from supervisor.releases.retention import KEEP, surplus, way_back
 from supervisor.releases.seal import MANIFEST_FILE
-from supervisor.releases.state import State, StateFile, confirmed, fallen_back, repair_links, rolled_back
-from supervisor.releases.transaction import Admitted, Apply, Report, Steps
-
-T = TypeVar("T")
+from supervisor.releases.state import State, confirmed, fallen_back, rolled_back
+from supervisor.releases.steps import Admitted, Report, Steps
+from supervisor.releases.transaction import Apply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +49,17 @@ class Updates:
         self, layout: Layout, *, now: Callable[[], str], live: Callable[[], Collection[str]], keep: int = KEEP
     ) -> None:
         self.layout = layout
-        self.state = State()
-        self._now = now
+        self._records = Records(layout, now)
         self._live = live
         self._keep = keep
         self._lock = anyio.Lock()
-        self._states, self._journals = StateFile(layout), JournalFile(layout)
-        self._history = History(layout.history)
         self._journal: Journal | None = None
+        """Of the update whose release is on trial."""
+
+    @property
+    def state(self) -> State:
+        """What the disk says, within an update too."""
+        return self._records.state
 
     async def open(self) -> list[str]:
         """Put in order what an earlier run left; gives sentences for the log. Raises ReleaseError, OSError."""
@@ -71,10 +73,10 @@ class Updates:
                 (self.layout.staging, 0o700),
             ):
                 folder.mkdir(mode=mode, parents=True, exist_ok=True)
-            return recover(self.layout, at=self._now())
+            return recover(self.layout, at=self._records.now())
 
-        recovered = await _do(do)
-        self.state, self._journal = recovered.state, recovered.journal
+        recovered = await in_thread(do)
+        self._records.state, self._journal = recovered.state, recovered.journal
         return recovered.told
 
     @property
@@ -90,7 +92,7 @@ class Updates:
             with suppress(OSError):
                 keep_reserve(self.layout)
 
-        await _do(do)
+        await in_thread(do)
 
     async def at_rest(self) -> None:
         """Return once the change in hand is over."""
@@ -107,7 +109,7 @@ class Updates:
         if release == BAKED:
             return None
         try:
-            data = await _do((self.layout.records(release) / MANIFEST_FILE).read_bytes)
+            data = await in_thread((self.layout.records(release) / MANIFEST_FILE).read_bytes)
         except OSError as error:
             raise ReleaseError(
                 f"cannot read the manifest of release {release}: {error.strerror}; apply the release again"
@@ -120,13 +122,12 @@ class Updates:
         Raises RejectedError or RolledBackError, with the old release serving.
         """
         async with self._one_at_a_time():
-            transaction = secrets.token_hex(6)
-            work = Apply(self.layout, admitted, steps, transaction=transaction, actor=actor, now=self._now)
+            work = Apply(self._records, admitted, steps, transaction=secrets.token_hex(6), actor=actor)
             try:
-                self.state = await work.run(blocks)
+                await work.run(blocks)
                 self._journal = work.journal
             finally:
-                self.state, _ = await self._shielded(self._states.read)
+                await self._records.read()
                 await self.tidy()
             return work.report
 
@@ -135,8 +136,8 @@ class Updates:
         async with self._lock:
             if not self.state.trial:
                 return False
-            await self._change(confirmed(self.state, self._now()))
-            await self._finish("ok", "")
+            await self._records.change(confirmed(self.state, self._records.now()))
+            await self._finish(self._taken(), "ok", "")
             return True
 
     async def give_up_trial(self, reason: str) -> str:
@@ -146,55 +147,33 @@ class Updates:
         async with self._lock:
             if not self.state.trial:
                 return ""
-            await self._change(fallen_back(self.state, reason, self._now()))
-            await self._finish("rolled_back", reason)
+            await self._end_trial(reason)
+            await self._clear()
             return self.state.active
 
     async def use_image(self, reason: str) -> None:
         """The image's own app is active from now on; for the boot only, before anything is started."""
         async with self._lock:
-            await self._end_trial(reason)
-            journal = Journal(
-                transaction=secrets.token_hex(6),
-                action=Action.IMAGE,
-                mark=Mark.BEGUN,
-                actor="boot",
-                started=self._now(),
-                release=BAKED,
-                before=self.state.active,
-            )
+            journal = self._begun(Action.IMAGE, BAKED, "boot")
             if self.state.trial:
-                await self._change(fallen_back(self.state, reason, self._now()))
-            await self._change(rolled_back(self.state, BAKED))
-            self._journal = journal
-            await self._finish("ok", reason)
+                await self._end_trial(reason)
+            await self._records.change(rolled_back(self.state, BAKED))
+            await self._finish(journal, "ok", reason)
 
     async def roll_back(self, target: str, steps: Steps, *, actor: str) -> Report:
         """Back to `target` (empty: the best there is), by the same gate and switch. Raises RejectedError."""
         async with self._one_at_a_time():
-            release = await self._target(target)
-            journal = Journal(
-                transaction=secrets.token_hex(6),
-                action=Action.ROLL_BACK,
-                mark=Mark.BEGUN,
-                actor=actor,
-                started=self._now(),
-                release=release,
-                before=self.state.active,
-            )
+            journal = self._begun(Action.ROLL_BACK, await self._target(target), actor)
             return await self._roll_back(journal, steps)
 
     async def _roll_back(self, journal: Journal, steps: Steps) -> Report:
-        report = Report(release=journal.release, before=journal.before)
         manifest = await self.manifest(journal.release)
 
         async def commit() -> None:
-            reason = f"rolled back by {journal.actor}"
-            await self._end_trial(reason)
-            await self._shielded(lambda: self._journals.write(journal.at(Mark.ROLLING_BACK)))
             if self.state.trial:
-                await self._change(fallen_back(self.state, reason, self._now()))
-            await self._change(rolled_back(self.state, journal.release))
+                await self._end_trial(f"rolled back by {journal.actor}")
+            await self._records.mark(journal.at(Mark.ROLLING_BACK))
+            await self._records.change(rolled_back(self.state, journal.release))
 
         before = self.state
         try:
@@ -203,23 +182,34 @@ class Updates:
             raise
         except SupervisorError as error:
             if self.state != before:
-                await self._change(before)
-            self._journal = journal
-            await self._finish("rejected", str(error))
+                await self._records.change(before)
+            await self._finish(journal, "rejected", str(error))
             raise RejectedError(f"release {journal.before} is not rolled back: {error}") from error
-        self._journal = journal
-        await self._finish("ok", "")
-        return report
+        await self._finish(journal, "ok", "")
+        return Report(release=journal.release, before=journal.before)
+
+    def _begun(self, action: Action, release: str, actor: str) -> Journal:
+        return Journal(
+            transaction=secrets.token_hex(6),
+            action=action,
+            mark=Mark.BEGUN,
+            actor=actor,
+            started=self._records.now(),
+            release=release,
+            before=self.state.active,
+        )
+
+    def _taken(self) -> Journal | None:
+        journal, self._journal = self._journal, None
+        return journal
 
     async def _end_trial(self, reason: str) -> None:
-        """The line of an update whose release is on trial, before another journal takes its place."""
-        trial, self._journal = self._journal, None
-        if trial is not None:
-            line = history_line(trial, "rolled_back", reason, self._now())
-            await self._shielded(lambda: self._history.append(line))
+        """The good release is active again. The state first: it has the reason, should the history not come to it."""
+        await self._records.change(fallen_back(self.state, reason, self._records.now()))
+        await self._records.end(self._taken(), "rolled_back", reason)
 
     async def _target(self, wanted: str) -> str:
-        there = await _do(lambda: present(self.layout))
+        there = await in_thread(lambda: present(self.layout))
         possible = way_back(self.state, there)
         if not wanted and self.state.trial:
             return self.state.good
@@ -248,7 +238,7 @@ class Updates:
 
     async def listed(self) -> list[Listed]:
         """All that is known, the newest first."""
-        there = await _do(lambda: present(self.layout))
+        there = await in_thread(lambda: present(self.layout))
         uses = {self.state.previous: "previous", self.state.good: "good"}
         uses |= {self.state.active: "on trial" if self.state.trial else "active"}
         rows = []
@@ -272,18 +262,20 @@ class Updates:
 
     async def history(self) -> list[Line]:
         """What was done, the oldest first."""
-        return await _do(self._history.read)
+        return await in_thread(self._records.history.read)
 
     async def verify_history(self) -> int:
         """How many lines there are. Raises ReleaseError where one was changed."""
-        return await _do(self._history.verify)
+        return await in_thread(self._records.history.verify)
 
     async def prune(self) -> list[str]:
         """Delete what need not be kept; gives the ids."""
         async with self._lock:
-            return await self._prune()
+            return await self.make_room()
 
-    async def _prune(self) -> list[str]:
+    async def make_room(self) -> list[str]:
+        """The same, for the update in hand, which is the one writer there may be."""
+
         def do() -> list[str]:
             names = surplus(self.state, present(self.layout), live=self._live(), keep=self._keep)
             for name in names:
@@ -291,10 +283,10 @@ class Updates:
             empty_trash(self.layout)
             return names
 
-        names = await _do(do)
-        forgotten = {name: known for name, known in self.state.releases.items() if name not in names}
-        if len(forgotten) != len(self.state.releases):
-            await self._change(replace(self.state, releases=forgotten))
+        names = await in_thread(do)
+        kept = {name: known for name, known in self.state.releases.items() if name not in names}
+        if len(kept) != len(self.state.releases):
+            await self._records.change(replace(self.state, releases=kept))
         return names
 
     def _one_at_a_time(self) -> anyio.Lock:
@@ -302,36 +294,11 @@ class Updates:
             raise RejectedError("another update is in hand; wait for its end (`supervisor release history`)")
         return self._lock
 
-    async def _change(self, state: State) -> None:
-        """Durable, with its links, before it returns."""
-
-        def do() -> None:
-            self._states.write(state)
-            repair_links(self.layout, state)
-
-        await self._shielded(do)
-        self.state = state
-
-    async def _finish(self, outcome: str, reason: str) -> None:
+    async def _finish(self, journal: Journal | None, outcome: str, reason: str) -> None:
         """The transaction's line, if one is in hand, then what need not be kept goes."""
-        journal, self._journal = self._journal, None
+        await self._records.end(journal, outcome, reason)
+        await self._clear()
 
-        def do() -> None:
-            if journal is not None:
-                self._history.append(history_line(journal, outcome, reason, self._now()))
-            self._journals.remove()
-
-        await self._shielded(do)
-        await self._prune()
+    async def _clear(self) -> None:
+        await self.make_room()
         await self.tidy()
-
-    @staticmethod
-    async def _shielded(work: Callable[[], T]) -> T:
-        found: list[T] = []
-        with anyio.CancelScope(shield=True):
-            found.append(await _do(work))
-        return found[0]
-
-
-async def _do(work: Callable[[], T]) -> T:
-    return await anyio.to_thread.run_sync(work)

@@ -15,8 +15,11 @@ import pytest
 from supervisor.releases import seal
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest, manifest_bytes, manifest_id
+from supervisor.releases.records import Records
 from supervisor.releases.recovery import recover
-from supervisor.releases.transaction import Admitted, Apply, Steps
+from supervisor.releases.state import StateFile
+from supervisor.releases.steps import Admitted, Steps
+from supervisor.releases.transaction import Apply
 from supervisor.releases.tree import tree_digest, walk_tree
 
 NOW = "2026-11-21T12:00:00Z"
@@ -195,7 +198,9 @@ class Place:
         return Admitted(release=manifest_id(manifest, data), manifest=manifest, data=data, digest=digest), archive
 
     def apply(self, admitted: Admitted, transaction: str = "t1") -> Apply:
-        return Apply(self.layout, admitted, self.steps, transaction=transaction, actor="test", now=lambda: NOW)
+        records = Records(self.layout, lambda: NOW)
+        records.state, _ = StateFile(self.layout).read()
+        return Apply(records, admitted, self.steps, transaction=transaction, actor="test")
 
     def boot(self) -> Any:
         """As after a kill."""

@@ -38,7 +38,10 @@ def check(place: Place, *allowed: str) -> str:
     assert not list(place.layout.staging.iterdir()) if place.layout.staging.exists() else True
     assert (JournalFile(place.layout).read() is not None) == state.trial
     assert not [path for path in place.root.iterdir() if path.name.endswith(".tmp")]
-    History(place.layout.history).verify()
+    history = History(place.layout.history)
+    history.verify()
+    ended = [line.transaction for line in history.read()]
+    assert len(ended) == len(set(ended)), "each transaction has one end"
     return state.active
 
 
@@ -96,7 +99,20 @@ async def apply_and_give_up(place: Killable, updates: Updates) -> None:
     await updates.give_up_trial("it crashed three times")
 
 
-ACTS: list[Act] = [apply, apply_and_confirm, apply_refused, apply_rolled_back, apply_and_roll_back, apply_and_give_up]
+async def apply_and_roll_back_the_trial(place: Killable, updates: Updates) -> None:
+    await apply(place, updates)
+    await updates.roll_back("", place.steps, actor="test")
+
+
+ACTS: list[Act] = [
+    apply,
+    apply_and_confirm,
+    apply_refused,
+    apply_rolled_back,
+    apply_and_roll_back,
+    apply_and_give_up,
+    apply_and_roll_back_the_trial,
+]
 
 
 @pytest.mark.parametrize("act", ACTS)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
 from supervisor.core.errors import RejectedError
+from supervisor.releases import room as room_module
 from supervisor.releases.model import BAKED, ReleaseError
 from supervisor.releases.recovery import present
+from supervisor.releases.space import Space
 from supervisor.releases.updates import Updates
 from tests.releases.rig import NOW, Place, sent
 
@@ -145,6 +148,21 @@ async def test_only_so_many_are_kept_and_none_that_runs(tmp_path: Path) -> None:
     assert not list(room.layout.trash.iterdir())
     again = await Room(tmp_path / "app").open()
     assert again.updates.state == room.updates.state
+
+
+async def test_an_update_without_room_deletes_what_need_not_be_kept_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = await Room(tmp_path / "app").open(keep=50)
+    made = [await place.good(f"{number}.0") for number in range(1, 6)]
+    few = await Room(tmp_path / "app").open(keep=2)
+    mib = 1024 * 1024
+    monkeypatch.setattr(
+        room_module, "read_space", lambda folder: Space(2000 * mib, 1000 * mib * (len(present(few.layout)) < 4))
+    )
+    few.steps = replace(few.steps, space=room_module.Room(few.layout.root, few.updates.make_room))
+    sixth = await few.good("6.0")
+    assert set(few.updates.state.releases) == present(few.layout) == {made[4], sixth}
 
 
 async def test_a_refused_release_leaves_nothing_but_itself_on_the_disk(room: Room) -> None:
