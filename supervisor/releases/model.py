@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from supervisor.core.errors import ExitCode, SupervisorError
 
@@ -50,6 +51,13 @@ class Entry:
     content: str = ""
     size: int = 0
     executable: bool = False
+
+
+def of_disk(error: OSError, place: Path | None = None) -> str:
+    """What the system says of a file (or else `place`), and what to do."""
+    what = error.filename or place
+    where = f" {str(what)!r}" if what else " there"
+    return f"cannot use{where}: {(error.strerror or str(error)).lower()}; make room there, or mend that place"
 
 
 def why_bad_path(path: str) -> str:

@@ -51,10 +51,11 @@ def why_damaged(tree: Path) -> str:
     return "" if found == sealed else "its files are not what they were when it was unpacked"
 
 
-def make_shared(layout: Layout, tree: Path, manifest: Manifest) -> None:
+def make_shared(layout: Layout, tree: Path, manifest: Manifest, owner: tuple[int, int] | None = None) -> None:
     """Link the folders that all releases have in common into the tree; the first release's content becomes theirs.
 
-    Raises ReleaseError where something that is no folder is in the way, OSError.
+    A new one, with what is in it, is given to `owner` (uid, gid), as the app is to write there. Raises ReleaseError
+    where something that is no folder is in the way, OSError.
     """
     for path in manifest.shared:
         place, common = tree / path, layout.shared / path
@@ -62,18 +63,22 @@ def make_shared(layout: Layout, tree: Path, manifest: Manifest) -> None:
             raise ReleaseError(
                 f"cannot share {path!r}: in the archive it is no folder; leave it out of `shared`, or of the archive"
             )
-        if place.is_dir():
-            _move_or_drop(place, common)
-        common.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if common.exists():
+            if place.is_dir():
+                shutil.rmtree(place)
+        else:
+            _begin_shared(place, common, owner)
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         place.symlink_to(common)
 
 
-def _move_or_drop(place: Path, common: Path) -> None:
-    """The archive's own content is the beginning of a shared folder; later ones' does not count."""
-    if common.exists():
-        shutil.rmtree(place)
-        return
+def _begin_shared(place: Path, common: Path, owner: tuple[int, int] | None) -> None:
+    """The archive's own content is the beginning of a shared folder. It comes to its place once it has its owner."""
+    place.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if owner is not None:
+        for folder, _, files in os.walk(place):
+            for name in (folder, *(os.path.join(folder, file) for file in files)):
+                os.chown(name, *owner, follow_symlinks=False)
     common.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     place.rename(common)
 

@@ -86,10 +86,11 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """What a transaction is carried out with."""
+    """What a transaction is carried out with. `owner` (uid, gid) is whom shared folders belong to; None: to us."""
 
     unpack: Unpack
     fill: Fill
     schema: Schema
     candidate: Candidate
     space: Space
+    owner: tuple[int, int] | None = None

@@ -17,7 +17,7 @@ import anyio
 from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
 from supervisor.releases.assets import carry
 from supervisor.releases.journal import Action, Journal, Mark
-from supervisor.releases.model import ReleaseError
+from supervisor.releases.model import ReleaseError, of_disk
 from supervisor.releases.receive import Receipt, receive
 from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import SEALED, discard
@@ -69,7 +69,7 @@ class Apply:
             await self._end("rolled_back", str(error))
             raise
         except (SupervisorError, OSError) as error:
-            why = str(error) if isinstance(error, SupervisorError) else _of_disk(error, self._layout.root)
+            why = str(error) if isinstance(error, SupervisorError) else of_disk(error, self._layout.root)
             await self._end("rejected", why)
             raise RejectedError(f"release {self._admitted.release} is not applied: {why}") from error
 
@@ -118,7 +118,7 @@ class Apply:
         async with self._phase("check"):
             await in_thread(lambda: check_tree(tree, manifest))
         async with self._phase("fill"):
-            await in_thread(lambda: make_shared(self._layout, tree, manifest))
+            await in_thread(lambda: make_shared(self._layout, tree, manifest, self._steps.owner))
             await in_thread(lambda: carry(tree, manifest.keep_assets, self._older()))
             await self._steps.fill.fill(tree, manifest)
             await in_thread(lambda: write_records(tree, self._admitted.data, self._admitted.signatures))
@@ -190,8 +190,3 @@ class Apply:
             yield
         finally:
             self.report.phases[name] = round(time.monotonic() - started, 4)
-
-
-def _of_disk(error: OSError, root: Path) -> str:
-    what = error.filename or root
-    return f"cannot write {str(what)!r}: {(error.strerror or str(error)).lower()}; make room there, or mend that place"

@@ -25,7 +25,7 @@ from supervisor.releases.tree import tree_digest, walk_tree
 NOW = "2026-11-21T12:00:00Z"
 _DISK = (
     *("open", "write", "fsync", "rename", "replace", "link", "symlink", "unlink", "mkdir", "rmdir", "chmod", "fchmod"),
-    *("ftruncate", "posix_fallocate"),
+    *("ftruncate", "posix_fallocate", "chown"),
 )
 
 

@@ -245,6 +245,19 @@ async def test_shared_folders_are_one_for_all_releases(place: Place) -> None:
     assert (tree / "lib/deep/b.js").read_text() == "1.0", "the first release's content is theirs"
 
 
+async def test_shared_folders_belong_to_whom_the_app_runs_as(place: Place) -> None:
+    place.steps = replace(place.steps, owner=(12345, 23456))
+    admitted, archive = place.release("1.0", shared=["uploads", "lib/deep"])
+    await place.apply(admitted).run(sent(archive))
+    tree = place.layout.tree(admitted.release)
+    for path in (tree / "uploads", tree / "lib/deep"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
+    begun = list((tree / "lib/deep").rglob("*"))
+    assert begun
+    assert {path.stat().st_uid for path in begun} == {12345}
+    assert (tree / "server.js").stat().st_uid == os.geteuid()
+
+
 async def test_a_file_where_a_shared_folder_should_be_is_refused(place: Place) -> None:
     admitted, archive = place.release("1.0", shared=["server.js"])
     await refused(place, place.apply(admitted), sent(archive), "it is no folder")
