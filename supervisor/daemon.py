@@ -18,7 +18,6 @@ from anyio.abc import TaskGroup
 from supervisor import __version__
 from supervisor.app.app import App
 from supervisor.app_home import AppHome
-from supervisor.app_releases import AppReleases
 from supervisor.app_reload import AppReload
 from supervisor.boot import Boot, end_earlier_processes
 from supervisor.controller import NOTHING_TO_DECIDE, Controller
@@ -37,8 +36,9 @@ from supervisor.parts import APP, Parts, Rings
 from supervisor.placement import Placement, find_placement
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
-from supervisor.release_desk import ReleaseDesk
-from supervisor.release_inbox import Inbox
+from supervisor.rollout.app_releases import AppReleases
+from supervisor.rollout.desk import ReleaseDesk
+from supervisor.rollout.inbox import Inbox
 from supervisor.services.plan import app_share
 from supervisor.services.runner import ServiceRunner
 from supervisor.state import Paths, State

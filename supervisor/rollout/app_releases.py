@@ -1,169 +1,39 @@
-"""The releases of one app, connected with what serves it: trials in turns of the controller, and probation. Wiring."""
+"""The releases of one app, connected with what serves it. Wiring."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 
-from supervisor.app.app import App
-from supervisor.app.spec import AppSpec
 from supervisor.app_home import AppHome
 from supervisor.app_plan import AppPlan
-from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
-from supervisor.core.events import (
-    AppHeld,
-    AppRestarting,
-    Event,
-    Notice,
-    Publish,
-    ReleaseActive,
-    ReleaseUnpacking,
-    Warned,
-)
-from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
+from supervisor.core.events import Event, Notice, Publish, ReleaseActive, ReleaseUnpacking, Warned
+from supervisor.core.requests import Outcome, Result
 from supervisor.core.settings import Settings
-from supervisor.migrate import migrate
 from supervisor.parts import Parts
-from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.releases.base import Base
 from supervisor.releases.image import ImageFile, OnImageChange, decide, read_image
 from supervisor.releases.layout import Layout
-from supervisor.releases.manifest import Manifest
-from supervisor.releases.model import BAKED, ReleaseError
+from supervisor.releases.model import BAKED, ReleaseError, of_disk
 from supervisor.releases.room import Room
 from supervisor.releases.steps import Admitted, Report, Steps
 from supervisor.releases.unpack.report import Progress
-from supervisor.releases.unpack.unpack import UnpackJob, unpack
 from supervisor.releases.updates import Updates
-from supervisor.services.backend import run_and_quote
-
-_UNPACK_SECONDS = 900.0
-_VERSION_SECONDS = 10.0
-_CRASHES, _CRASH_SECONDS = 3, 60.0
-_RUNTIMES = frozenset({"node", "python", "python3", "bun", "deno", "ruby", "php"})
-"""Programs whose `--version` may be asked for: a manifest must not make us run whatever it names."""
-Turn = Callable[[Request, Callable[[], Awaitable[None]]], Awaitable[None]]
+from supervisor.rollout.candidate import Trial, Turn
+from supervisor.rollout.database import Database
+from supervisor.rollout.probation import Probation
+from supervisor.rollout.runtimes import versions
+from supervisor.rollout.unpacking import Unpacking
 
 
 def now() -> str:
     """The time in UTC, as records have it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def layout_of(state: Path, app: str) -> Layout:
-    """Where the releases of `app` lie."""
-    return Layout(state / "releases" / app)
-
-
-async def home_of(updates: Updates, base: Base) -> tuple[AppHome, str]:
-    """What the state says is active, and why it cannot be used (then it is the image's own)."""
-    release = updates.state.active
-    if release == BAKED:
-        return AppHome(), ""
-    tree = updates.layout.tree(release)
-    try:
-        manifest = await updates.manifest(release)
-        why = await anyio.to_thread.run_sync(base.why_unusable, tree)
-    except (ReleaseError, OSError) as error:
-        why = str(error)
-    return (AppHome(), why) if why else (AppHome(tree, manifest), "")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Brings a release into service in a turn of the controller. See `Candidate`."""
-
-    name: str
-    parts: Parts
-    turn: Turn
-    bake_seconds: float
-
-    async def try_out(
-        self, tree: Path | None, manifest: Manifest | None, commit: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Raises RejectedError where it never served, RolledBackError where the old one serves again."""
-        home = AppHome(tree, manifest)
-
-        async def work() -> None:
-            await self._work(home, commit)
-
-        await self.turn(Request(Verb.RELOAD, "release", self.name), work)
-
-    async def _work(self, home: AppHome, commit: Callable[[], Awaitable[None]]) -> None:
-        app, before = self.parts.apps[self.name], self.parts.plan
-        try:
-            plan = self.parts.plan_in(home)
-        except SupervisorError as error:
-            raise RejectedError(str(error)) from error
-        try:
-            await app.reload(self._patient(plan.spec), commit=_of_disk(commit))
-        except (RejectedError, RolledBackError):
-            raise
-        except SupervisorError as error:
-            await self._start_again(app, before, str(error))
-        self.parts.plan = plan
-
-    def _patient(self, spec: AppSpec) -> AppSpec:
-        return replace(spec, limits=replace(spec.limits, bake_seconds=self.bake_seconds))
-
-    @staticmethod
-    async def _start_again(app: App, before: AppPlan, why: str) -> None:
-        """One came after the other, and the new one does not serve: the old one is started again."""
-        try:
-            await app.reload(before.spec)
-        except SupervisorError as error:
-            raise RolledBackError(f"{why}; and the release before it does not start either: {error}") from error
-        raise RolledBackError(why)
-
-
-def _of_disk(commit: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    async def committed() -> None:
-        try:
-            await commit()
-        except OSError as error:
-            raise RejectedError(f"cannot write down that it is active: {error}; make room there") from error
-
-    return committed
-
-
-@dataclass(frozen=True)
-class Unpacking:
-    """Unpacks in a child of the supervisor. See `Unpack`."""
-
-    reaper: Reaper
-    on_progress: Callable[[Progress], None]
-
-    async def unpack(self, archive: Path, to: Path, manifest: Manifest) -> None:
-        """Raises ReleaseError."""
-        job = UnpackJob.of(manifest, archive, to)
-        await unpack(self.reaper, job, on_progress=self.on_progress, limit_seconds=_UNPACK_SECONDS)
-
-
-@dataclass(frozen=True)
-class Database:
-    """The migrations of a release, before its code serves. See `Schema`."""
-
-    parts: Parts
-    publish: Publish
-
-    async def save(self, tree: Path, manifest: Manifest, folder: Path) -> bool:
-        """Raises ReleaseError where a snapshot is asked for."""
-        if manifest.migrations.snapshot:
-            raise ReleaseError(
-                "cannot save the database before the update: this supervisor does not take snapshots yet; take one "
-                "yourself, and build the release without `migrations.snapshot`"
-            )
-        return False
-
-    async def expand(self, tree: Path, manifest: Manifest) -> None:
-        """Apply what is pending in the release's tree. Raises MigrationError, UnreachableError, ConfigurationError."""
-        await migrate(self.parts.plan_in(AppHome(tree, manifest)).migrations, self.publish)
 
 
 class AppReleases:
@@ -173,18 +43,20 @@ class AppReleases:
         self, name: str, settings: Settings, state_dir: Path, *, reaper: Reaper, turn: Turn, publish: Publish
     ) -> None:
         self.name = name
-        self.layout = layout_of(state_dir, name)
+        self.layout = Layout(state_dir / "releases" / name)
         self.updates = Updates(self.layout, now=now, live=self._live, keep=settings.release_keep)
+        self.reaper = reaper
         self._settings = settings
         self._base = Base(settings.app_dir)
-        self.reaper = reaper
         self._turn = turn
         self._publish = publish
         self._parts: Parts | None = None
-        self._news = anyio.Event()
-        self._crashes: list[float] = []
-        self._broken = False
         self._told: ReleaseActive | None = None
+        self._probation = Probation(
+            name, self.updates, settings.release_probation_seconds, go_back=self._go_back, publish=publish
+        )
+        self.observe: Callable[[Event], None] = self._probation.observe
+        """Subscriber: what becomes of a release on trial."""
 
     def _live(self) -> set[str]:
         """Releases that generations may run from: a bake's end and a drain are never longer than a few minutes."""
@@ -197,10 +69,31 @@ class AppReleases:
             self._publish(Warned(message=text))
         if self.updates.state.active != BAKED:
             await self._look_at_image()
-        home, why = await home_of(self.updates, self._base)
-        if why:
-            self._publish(Warned(message=f"release {self.updates.state.active} is not used: {why}"))
-        return home
+        return await self._home()
+
+    async def _home(self) -> AppHome:
+        """What the state says is active. What cannot be used is not: of a trial the good one is, else the image's."""
+        while True:
+            release = self.updates.state.active
+            home, why = await self._home_of(release)
+            if not why:
+                return home
+            self._publish(Warned(message=f"release {release} is not used: {why}"))
+            if not await self.updates.give_up_trial(why):
+                return AppHome()
+
+    async def _home_of(self, release: str) -> tuple[AppHome, str]:
+        """A release's home, and why it cannot be used."""
+        if release == BAKED:
+            return AppHome(), ""
+        tree = self.layout.tree(release)
+        try:
+            manifest = await self.updates.manifest(release)
+            return AppHome(tree, manifest), await anyio.to_thread.run_sync(self._base.why_unusable, tree)
+        except ReleaseError as error:
+            return AppHome(), str(error)
+        except OSError as error:
+            return AppHome(), of_disk(error)
 
     async def _look_at_image(self) -> None:
         """Where the image was changed since the last start: which app is started now."""
@@ -229,6 +122,11 @@ class AppReleases:
         """Whether `connect` was called."""
         return self._parts is not None
 
+    def _connected(self) -> Parts:
+        if self._parts is None:
+            raise RejectedError("the stack still boots; wait for it")
+        return self._parts
+
     def is_on_trial(self) -> bool:
         """Whether what is active was not confirmed yet."""
         return self.updates.state.trial
@@ -237,33 +135,23 @@ class AppReleases:
         """Give up a release on trial that does not start; gives the plan of the good one, None without a trial."""
         if self._parts is None or not await self.updates.give_up_trial(reason):
             return None
-        home, why = await home_of(self.updates, self._base)
-        text = f"the release on trial did not start and is rolled back: {reason}"
-        self._publish(Warned(message=text, detail=why))
-        return self._parts.plan_in(home)
+        self._publish(Warned(message=f"the release on trial did not start and is rolled back: {reason}"))
+        return self._parts.plan_in(await self._home())
 
     async def runtimes(self, names: Iterable[str]) -> dict[str, str]:
         """The versions of those of the programs that we know and that are here, as the app would find them."""
-        if self._parts is None:
-            raise RejectedError("the stack still boots; wait for it")
-        found = {}
-        for name in sorted(set(names) & _RUNTIMES):
-            command = self._parts.plan.environment.one_shot(name, (name, "--version"))
-            with suppress(SupervisorError):
-                status, said = await run_and_quote(self.reaper, command, Ring(name), limit_seconds=_VERSION_SECONDS)
-                if status == 0:
-                    found[name] = said.split()[-1] if said.split() else ""
-        return found
+        return await versions(names, self._connected().plan.environment, self.reaper)
 
     def _steps(self) -> Steps:
-        if self._parts is None:
-            raise RejectedError("the stack still boots; wait for it")
+        parts = self._connected()
+        identity = parts.plan.environment.identity
         return Steps(
             unpack=Unpacking(self.reaper, self._progressed),
             fill=self._base,
-            schema=Database(self._parts, self._publish),
-            candidate=Trial(self.name, self._parts, self._turn, self._settings.release_bake_seconds),
+            schema=Database(parts, self._publish),
+            candidate=Trial(self.name, parts, self._turn, self._settings.release_bake_seconds),
             space=Room(self.layout.root, self.updates.make_room),
+            owner=(identity.uid, identity.gid) if identity is not None else None,
         )
 
     def _progressed(self, progress: Progress) -> None:
@@ -290,10 +178,13 @@ class AppReleases:
             )
         return await self._outcome(lambda: self.updates.roll_back(target, self._steps(), actor=actor))
 
+    async def _go_back(self) -> Outcome:
+        return await self.roll_back("", "probation")
+
     async def confirm(self) -> Outcome:
         """End the trial that is running: it is good."""
         if await self.updates.confirm():
-            self._news.set()
+            self._probation.news()
             return Outcome(result=Result.OK, detail={"release": self.updates.state.good})
         return Outcome(result=Result.REJECTED, reason="no release is on trial")
 
@@ -306,9 +197,13 @@ class AppReleases:
             result, reason = Result.REJECTED, str(error)
         except RolledBackError as error:
             result, reason = Result.ROLLED_BACK, str(error)
-        except (SupervisorError, OSError) as error:
+        except StoppingError as error:
+            result, reason = Result.CANCELLED, str(error)
+        except SupervisorError as error:
             result, reason = Result.FAILED, str(error)
-        self._news.set()
+        except OSError as error:
+            result, reason = Result.FAILED, of_disk(error)
+        self._probation.news()
         return Outcome(
             result=result,
             reason=reason,
@@ -317,50 +212,24 @@ class AppReleases:
             detail={"release": report.release, "before": report.before, "active": self.updates.state.active},
         )
 
-    def observe(self, event: Event) -> None:
-        """Subscriber: a release on trial that crashes again and again, or gives up, did not hold."""
-        if not isinstance(event, AppRestarting | AppHeld) or event.app != self.name or not self.updates.state.trial:
-            return
-        now = anyio.current_time()
-        self._crashes = [at for at in self._crashes if now - at < _CRASH_SECONDS] + [now]
-        if isinstance(event, AppHeld) or len(self._crashes) >= _CRASHES:
-            self._broken = True
-            self._news.set()
-
     def _tell_active(self) -> None:
+        """What the app runs from, which is not what the state says where that cannot be used."""
         state = self.updates.state
-        known = state.releases.get(state.active)
+        home = self._connected().plan.home
+        release = home.tree.name if home.tree is not None else BAKED
+        known = state.releases.get(release)
         told = ReleaseActive(
             app=self.name,
-            release=state.active,
+            release=release,
             key=known.key if known is not None else "",
-            trial=state.trial,
+            trial=state.trial and release == state.active,
             good=state.good,
         )
         if told != self._told:
             self._told = told
             self._publish(told)
 
-    async def _go_back(self) -> None:
-        """From a release on trial that did not hold to the good one, by its own start."""
-        outcome = await self.roll_back("", "probation")
-        if not outcome.ok:
-            self._publish(
-                Warned(message=f"the release on trial did not hold, and there is no way back: {outcome.reason}")
-            )
-
     async def watch(self) -> None:
         """Confirm what held for the probation, and go back from what did not. Until cancelled."""
         await self.updates.tidy()  # after the boot, as deleting takes its time
-        while True:
-            self._tell_active()
-            state = self.updates.state
-            self._news, self._broken, self._crashes = anyio.Event(), False, []
-            with anyio.move_on_after(self._settings.release_probation_seconds if state.trial else None):
-                await self._news.wait()
-                if self._broken:
-                    await self._go_back()
-                continue
-            # Its time is over, and nothing else began meanwhile: that would have been news.
-            if await self.updates.confirm():
-                self._publish(Notice(message=f"release {state.active} held, and is good from now on"))
+        await self._probation.watch(self._tell_active)

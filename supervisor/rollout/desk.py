@@ -13,33 +13,46 @@ from typing import Any
 import anyio
 
 from supervisor import __version__
-from supervisor.app_releases import AppReleases
 from supervisor.core.errors import RejectedError
 from supervisor.core.events import Notice, Publish
 from supervisor.core.requests import Outcome
 from supervisor.core.settings import Settings
-from supervisor.release_original import measured
 from supervisor.releases.admission import Candidate, Facts, Policy, Unsigned, admit, why_unsigned
 from supervisor.releases.host import platform_facts
 from supervisor.releases.manifest import manifest_id, parse_manifest
-from supervisor.releases.model import ReleaseError
+from supervisor.releases.model import ReleaseError, of_disk
 from supervisor.releases.sequences import SequenceFile
+from supervisor.releases.signature import Verified
 from supervisor.releases.steps import Admitted
 from supervisor.releases.trust import read_trust_store
+from supervisor.rollout.app_releases import AppReleases
+from supervisor.rollout.original import measured
 
 OFFER_SECONDS = 600.0
 MAX_OFFERS = 4
 
 
 @dataclass(frozen=True)
-class _Offer:
-    """`admitted` is None for an archive of the older kind, of which only the file's name is known."""
+class Examined:
+    """A release that may be brought into service, and the keys for which it is a new one."""
 
-    admitted: Admitted | None
+    admitted: Admitted
     keys: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Original:
+    """An archive of the older kind, of which only the file's name is known."""
+
+    name: str
+    allow_downgrade: bool
+
+
+@dataclass(frozen=True)
+class _Offer:
+    what: Examined | Original
     until: float
-    name: str = ""
-    allow_downgrade: bool = False
 
 
 class ReleaseDesk:
@@ -61,55 +74,49 @@ class ReleaseDesk:
 
         Without a manifest it is an archive of the older kind, with this file name: nobody signed it.
         """
-        try:
-            if manifest is None:
-                offer = self._original(name, allow_downgrade)
-                notes: tuple[str, ...] = ()
-            else:
-                offer, notes = await self._admitted(manifest, signatures, allow_downgrade)
-        except ReleaseError as error:
-            raise RejectedError(str(error)) from error
+        if manifest is None:
+            return self._keep(self._original(name, allow_downgrade), "", ())
+        examined = await self.examine(manifest, signatures, allow_downgrade=allow_downgrade)
+        return self._keep(examined, examined.admitted.release, examined.keys, examined.notes)
+
+    def _keep(
+        self, what: Examined | Original, release: str, keys: tuple[str, ...], notes: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         self._drop_old()
         if len(self._offers) >= MAX_OFFERS:
             raise RejectedError(f"{MAX_OFFERS} releases are offered and not sent yet; send one of them, or wait")
         number = secrets.token_hex(8)
-        self._offers[number] = offer
-        release = offer.admitted.release if offer.admitted is not None else ""
-        return {"offer": number, "release": release, "keys": list(offer.keys), "notes": list(notes)}
+        self._offers[number] = _Offer(what, time.monotonic() + OFFER_SECONDS)
+        return {"offer": number, "release": release, "keys": list(keys), "notes": list(notes)}
 
-    def _original(self, name: str, allow_downgrade: bool) -> _Offer:
+    def _original(self, name: str, allow_downgrade: bool) -> Original:
         if why := why_unsigned(self._policy(allow_downgrade)):
-            raise ReleaseError(f"cannot accept an archive without a manifest: {why}")
-        return _Offer(None, (), time.monotonic() + OFFER_SECONDS, name, allow_downgrade)
+            raise RejectedError(f"cannot accept an archive without a manifest: {why}")
+        return Original(name, allow_downgrade)
 
-    async def _admitted(
-        self, manifest: bytes, signatures: list[bytes], allow_downgrade: bool
-    ) -> tuple[_Offer, tuple[str, ...]]:
-        runtimes = await self._releases.runtimes(parse_manifest(manifest).platform.runtime)
-        offer, notes = await anyio.to_thread.run_sync(self._admit, manifest, signatures, allow_downgrade, runtimes)
-        for note in notes:
-            self._publish(Notice(message=f"a release is offered: {note}"))
-        return offer, notes
+    async def examine(self, data: bytes, signatures: list[bytes], *, allow_downgrade: bool) -> Examined:
+        """Verify and admit a release by its manifest. Raises RejectedError with every reason against it.
 
-    def _policy(self, allow_downgrade: bool) -> Policy:
-        return Policy(
-            app=self._name,
-            unsigned=Unsigned(self._settings.release_unsigned),
-            threshold=self._settings.release_threshold,
-            allow_downgrade=allow_downgrade,
-        )
+        Who signed it is settled before anything of the manifest is read, and before any program is run for it.
+        """
+        try:
+            return await self._examined(data, signatures, allow_downgrade)
+        except ReleaseError as error:
+            raise RejectedError(str(error)) from error
+        except OSError as error:
+            raise RejectedError(of_disk(error, self._layout.root)) from error
 
-    def _admit(
-        self, data: bytes, signatures: list[bytes], allow_downgrade: bool, runtimes: Mapping[str, str]
-    ) -> tuple[_Offer, tuple[str, ...]]:
-        settings = self._settings
-        keys = settings.release_keys or self._layout.root.parents[1] / "release-keys"
-        store = read_trust_store(keys, settings.release_threshold)
-        verified = store.verify(data, signatures)
+    async def _examined(self, data: bytes, signatures: list[bytes], allow_downgrade: bool) -> Examined:
+        policy = self._policy(allow_downgrade)
+        verified = await anyio.to_thread.run_sync(self._verified, data, signatures, policy)
         manifest = parse_manifest(data)
+        runtimes = await self._releases.runtimes(manifest.platform.runtime)
+        known = await anyio.to_thread.run_sync(self._sequences.read)
         digest = hashlib.sha256(data).hexdigest()
-        facts = Facts(platform_facts(runtimes), __version__, datetime.now(UTC), self._sequences.read())
-        admission = admit(Candidate(manifest, digest, verified), facts, self._policy(allow_downgrade))
+        facts = Facts(platform_facts(runtimes), __version__, datetime.now(UTC), known)
+        admission = admit(Candidate(manifest, digest, verified), facts, policy)
+        for note in admission.notes:
+            self._publish(Notice(message=f"a release is offered: {note}"))
         admitted = Admitted(
             release=manifest_id(manifest, data),
             manifest=manifest,
@@ -118,7 +125,22 @@ class ReleaseDesk:
             key=",".join(admission.keys),
             signatures=tuple(signatures),
         )
-        return _Offer(admitted, admission.keys, time.monotonic() + OFFER_SECONDS), admission.notes
+        return Examined(admitted, admission.keys, admission.notes)
+
+    def _verified(self, data: bytes, signatures: list[bytes], policy: Policy) -> tuple[Verified, ...]:
+        keys = self._settings.release_keys or self._layout.root.parents[1] / "release-keys"
+        verified = read_trust_store(keys, policy.threshold).verify(data, signatures)
+        if not verified and (why := why_unsigned(policy)):
+            raise ReleaseError(f"cannot accept the release: {why}")
+        return verified
+
+    def _policy(self, allow_downgrade: bool) -> Policy:
+        return Policy(
+            app=self._name,
+            unsigned=Unsigned(self._settings.release_unsigned),
+            threshold=self._settings.release_threshold,
+            allow_downgrade=allow_downgrade,
+        )
 
     def _drop_old(self) -> None:
         now = time.monotonic()
@@ -130,25 +152,38 @@ class ReleaseDesk:
         offer = self._offers.pop(number, None)
         if offer is None:
             raise RejectedError("nothing is offered under that number, or it was too long ago; offer it again")
-        if offer.admitted is not None:
-            return await self._apply(offer.admitted, offer.keys, blocks, actor)
-        try:
-            reaper, layout = self._releases.reaper, self._layout
-            async with measured(layout, self._name, offer.name, blocks, reaper) as (manifest, again):
-                known, _ = await self._admitted(manifest, [], offer.allow_downgrade)
-                assert known.admitted is not None
-                return await self._apply(known.admitted, (), again, actor)
-        except (ReleaseError, OSError) as error:
-            raise RejectedError(str(error)) from error
+        if isinstance(offer.what, Examined):
+            return await self.bring_in(offer.what, blocks, actor)
+        return await self._bring_in_original(offer.what, blocks, actor)
 
-    async def _apply(
-        self, admitted: Admitted, keys: tuple[str, ...], blocks: AsyncIterator[bytes], actor: str
-    ) -> Outcome:
+    async def _bring_in_original(self, original: Original, blocks: AsyncIterator[bytes], actor: str) -> Outcome:
+        reaper, layout = self._releases.reaper, self._layout
+        try:
+            async with measured(layout, self._name, original.name, blocks, reaper) as (manifest, again):
+                examined = await self._examined(manifest, [], original.allow_downgrade)
+                return await self.bring_in(examined, again, actor)
+        except ReleaseError as error:
+            raise RejectedError(str(error)) from error
+        except OSError as error:
+            raise RejectedError(of_disk(error, layout.root)) from error
+
+    async def bring_in(self, examined: Examined, blocks: AsyncIterator[bytes], actor: str) -> Outcome:
+        """Bring it into service; what came in is remembered against a downgrade."""
+        admitted = examined.admitted
         outcome = await self._releases.apply(admitted, blocks, actor)
         if outcome.ok:
             candidate = Candidate(admitted.manifest, admitted.digest)
-            await anyio.to_thread.run_sync(self._sequences.accept, keys, self._name, candidate.accepted)
+            await anyio.to_thread.run_sync(self._sequences.accept, examined.keys, self._name, candidate.accepted)
         return outcome
+
+    def is_active(self, release: str) -> bool:
+        """Whether it is the active one."""
+        return self._releases.updates.state.active == release
+
+    def why_failed(self, release: str) -> str:
+        """Why it did not hold when it was tried last; empty where it was not, or did."""
+        known = self._releases.updates.state.releases.get(release)
+        return known.failed if known is not None else ""
 
     async def roll_back(self, target: str, actor: str) -> Outcome:
         """Back to a release that was good before; empty: the best there is."""

@@ -11,16 +11,19 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from supervisor.core.errors import SupervisorError
+from supervisor.core.errors import RejectedError, SupervisorError
 from supervisor.core.events import Notice, Publish, Warned
-from supervisor.release_desk import ReleaseDesk
-from supervisor.releases.manifest import MAX_MANIFEST_BYTES, parse_manifest
+from supervisor.core.requests import Result
+from supervisor.releases.manifest import MAX_MANIFEST_BYTES, Manifest
+from supervisor.releases.model import of_disk
 from supervisor.releases.receive import blocks_of
 from supervisor.releases.seal import MANIFEST_FILE
 from supervisor.releases.trust import read_signatures, read_small
+from supervisor.rollout.desk import ReleaseDesk
 
 LOOK_SECONDS = 2.5
-_STILL_SECONDS = 1.0
+STILL_SECONDS = 1.0
+PATIENCE_SECONDS = 60.0
 _MOST_FOLDERS = 16
 _MOST_FILES = 100
 REFUSED = "refused.txt"
@@ -72,11 +75,12 @@ def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
         return
 
 
-def archive_of(found: Found) -> Path | None:
-    """The archive, once it is as long as the manifest says. Raises ReleaseError for a manifest that is none."""
-    manifest = parse_manifest(read_small(found.manifest, MAX_MANIFEST_BYTES))
-    wanted = (manifest.archive.file, manifest.archive.size)
-    return found.folder / wanted[0] if wanted in {(name, size) for name, size, _ in found.seen} else None
+@dataclass(frozen=True)
+class _Waiting:
+    """A folder that lacks something: what lay there, and until when it is waited for without anything coming."""
+
+    seen: Seen
+    until: float
 
 
 class Inbox:
@@ -84,42 +88,97 @@ class Inbox:
     again, and the reason is written beside it.
     """
 
-    def __init__(self, folder: Path, desk: ReleaseDesk, publish: Publish) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        desk: ReleaseDesk,
+        publish: Publish,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        still_seconds: float = STILL_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._folder = folder
         self._desk = desk
         self._publish = publish
+        self._pause = look_seconds
+        self._still = still_seconds
+        self._patience = patience_seconds
+        self._waiting: dict[Path, _Waiting] = {}
 
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""
         while True:
-            for found in await anyio.to_thread.run_sync(look, self._folder):
-                await self._take(found)
-            await anyio.sleep(LOOK_SECONDS)
+            found = await anyio.to_thread.run_sync(look, self._folder)
+            self._waiting = {one.folder: self._waiting[one.folder] for one in found if one.folder in self._waiting}
+            for one in found:
+                await self._take(one)
+            await anyio.sleep(self._pause)
 
     async def _take(self, found: Found) -> None:
         """Wait until nobody writes there any more, then bring it into service."""
-        await anyio.sleep(_STILL_SECONDS)
-        again = await anyio.to_thread.run_sync(_seen, found.folder)
-        if again != found.seen:
-            return
-        try:
-            archive = await anyio.to_thread.run_sync(archive_of, found)
-            if archive is None:
+        waiting = self._waiting.get(found.folder)
+        if waiting is None or waiting.seen != found.seen:
+            waiting = None
+            await anyio.sleep(self._still)
+            if await anyio.to_thread.run_sync(_seen, found.folder) != found.seen:
                 return
-            reason = await self._apply(found, archive)
-        except (SupervisorError, OSError) as error:
+        elif anyio.current_time() < waiting.until:
+            return
+        await self._settle(found, is_late=waiting is not None)
+
+    async def _settle(self, found: Found, *, is_late: bool) -> None:
+        try:
+            reason = await self._apply(found)
+        except _IncompleteError as error:
+            if not is_late:
+                self._waiting[found.folder] = _Waiting(found.seen, anyio.current_time() + self._patience)
+                self._publish(Notice(message=f"the release in {str(found.folder)!r} is not whole yet: {error}"))
+                return
             reason = str(error)
+        except OSError as error:
+            reason = of_disk(error, found.folder)
+        except SupervisorError as error:
+            reason = str(error)
+        if reason is None:
+            return
         await anyio.to_thread.run_sync(_put_away, found, reason)
         if reason:
             self._publish(Warned(message=f"the release in {str(found.folder)!r} is refused: {reason}"))
 
-    async def _apply(self, found: Found, archive: Path) -> str:
-        """Why it did not come into service; empty where it did."""
+    async def _apply(self, found: Found) -> str | None:
+        """Why it is not in service; empty where it is, None where it is left for the next start."""
         data, signatures = await anyio.to_thread.run_sync(_read, found.manifest)
+        try:
+            examined = await self._desk.examine(data, signatures, allow_downgrade=False)
+        except RejectedError as error:
+            raise error if signatures else _IncompleteError(str(error)) from error
+        release = examined.admitted.release
+        if self._desk.is_active(release):
+            return ""
+        if failed := self._desk.why_failed(release):
+            return f"it did not hold before: {failed}; to try it again apply it with `supervisor release apply`"
+        archive = archive_of(found, examined.admitted.manifest)
         self._publish(Notice(message=f"a release was put into {str(found.folder)!r}"))
-        offer = await self._desk.offer(data, signatures, allow_downgrade=False)
-        outcome = await self._desk.accept(offer["offer"], blocks_of(archive), ACTOR)
+        outcome = await self._desk.bring_in(examined, blocks_of(archive), ACTOR)
+        if outcome.result is Result.CANCELLED:
+            return None
         return "" if outcome.ok else outcome.reason
+
+
+class _IncompleteError(SupervisorError):
+    """Something may still come."""
+
+
+def archive_of(found: Found, manifest: Manifest) -> Path:
+    """The archive, once it is as long as the manifest says. Raises an error that says what is lacking."""
+    name, wanted = manifest.archive.file, manifest.archive.size
+    size = next((size for each, size, _ in found.seen if each == name), None)
+    if size is None:
+        raise _IncompleteError(f"its archive {name!r} is not there; copy it into the same folder")
+    if size < wanted:
+        raise _IncompleteError(f"its archive {name!r} has {size:,} of {wanted:,} bytes; copy it again")
+    return found.folder / name
 
 
 def _read(manifest: Path) -> tuple[bytes, list[bytes]]:

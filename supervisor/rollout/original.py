@@ -19,10 +19,10 @@ from supervisor.releases.original import Received, compression_of, original_mani
 from supervisor.releases.receive import blocks_of, receive
 from supervisor.releases.recovery import discard, empty_trash
 from supervisor.releases.unpack.unpack import UnpackJob, unpack
+from supervisor.rollout.unpacking import UNPACK_SECONDS
 
 MAX_ARCHIVE_BYTES = 4 * 1024**3
 MAX_TREE_BYTES = 16 * 1024**3
-_LIMIT_SECONDS = 900.0
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ async def measured(
         job = UnpackJob(
             archive, receipt.size, receipt.sha256, received.compression, folder / "tree", max_bytes=MAX_TREE_BYTES
         )
-        found = await unpack(reaper, job, on_progress=lambda progress: None, limit_seconds=_LIMIT_SECONDS)
+        found = await unpack(reaper, job, on_progress=lambda progress: None, limit_seconds=UNPACK_SECONDS)
         info = parse_info(json.dumps(found.info or {}).encode())
         tree = Tree(digest=found.digest, bytes=found.bytes, entries=found.entries)
         yield manifest_bytes(original_manifest(app, received, info, tree)), blocks_of(archive)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import anyio
 import pytest
@@ -12,10 +14,10 @@ import pytest
 from supervisor.core.errors import RejectedError
 from supervisor.core.events import Event
 from supervisor.core.requests import Outcome, Result
-from supervisor.release_desk import ReleaseDesk
-from supervisor.release_inbox import Inbox, archive_of, look
-from supervisor.releases.manifest import manifest_bytes
-from supervisor.releases.model import ReleaseError
+from supervisor.releases.manifest import manifest_bytes, parse_manifest
+from supervisor.releases.steps import Admitted
+from supervisor.rollout.desk import Examined, ReleaseDesk
+from supervisor.rollout.inbox import Inbox, look
 from tests.releases.test_base import manifest
 
 pytestmark = pytest.mark.anyio
@@ -30,33 +32,55 @@ def put(folder: Path, data: bytes = DATA, size: int = len(DATA)) -> Path:
     return folder
 
 
+@dataclass
 class Desk:
     """Takes what is offered, or refuses it."""
 
-    def __init__(self, result: Result = Result.OK, refuses: str = "") -> None:
-        self.result = result
-        self.refuses = refuses
-        self.taken: list[bytes] = []
+    result: Result = Result.OK
+    refuses: str = ""
+    active: bool = False
+    failed: str = ""
+    taken: list[bytes] = field(default_factory=list)
 
-    async def offer(self, data: bytes, signatures: list[bytes], *, allow_downgrade: bool) -> dict[str, Any]:
+    async def examine(self, data: bytes, signatures: list[bytes], *, allow_downgrade: bool) -> Examined:
         if self.refuses:
             raise RejectedError(self.refuses)
-        return {"offer": "1"}
+        known = parse_manifest(data)
+        return Examined(Admitted(release="1.0", manifest=known, data=data, digest=""), (), ())
 
-    async def accept(self, number: str, blocks: AsyncIterator[bytes], actor: str) -> Outcome:
+    def is_active(self, release: str) -> bool:
+        return self.active
+
+    def why_failed(self, release: str) -> str:
+        return self.failed
+
+    async def bring_in(self, examined: Examined, blocks: AsyncIterator[bytes], actor: str) -> Outcome:
         self.taken.append(b"".join([block async for block in blocks]))
         return Outcome(result=self.result, reason="" if self.result is Result.OK else "it answers 500")
 
 
-async def taken_in(inbox: Path, desk: Desk) -> list[Event]:
-    """Run until the manifest is gone."""
+@asynccontextmanager
+async def watched(folder: Path, desk: Desk, patience: float = 60.0) -> AsyncIterator[list[Event]]:
+    """With the inbox running."""
     events: list[Event] = []
+    short = {"look_seconds": 0.05, "still_seconds": 0.05, "patience_seconds": patience}
+    inbox = Inbox(folder, cast(ReleaseDesk, desk), events.append, **short)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
-            group.start_soon(Inbox(inbox, cast(ReleaseDesk, desk), events.append).run)
-            while look(inbox):
-                await anyio.sleep(0.01)
+            group.start_soon(inbox.run)
+            yield events
             group.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await anyio.sleep(0.01)
+
+
+async def taken_in(folder: Path, desk: Desk, patience: float = 60.0) -> list[Event]:
+    """Run until the manifest is gone."""
+    async with watched(folder, desk, patience) as events:
+        await until(lambda: not look(folder))
     return events
 
 
@@ -67,28 +91,68 @@ def test_a_folder_without_a_manifest_is_nothing(tmp_path: Path) -> None:
     assert look(tmp_path / "none") == []
 
 
-def test_an_archive_is_whole_once_it_is_as_long_as_the_manifest_says(tmp_path: Path) -> None:
+async def test_an_archive_is_whole_once_it_is_as_long_as_the_manifest_says(tmp_path: Path) -> None:
     put(tmp_path, DATA[:4])
-    (half,) = look(tmp_path)
-    assert archive_of(half) is None
-    put(tmp_path)
-    (whole,) = look(tmp_path)
-    assert archive_of(whole) == tmp_path / "a.tar.zst"
+    desk = Desk()
+    async with watched(tmp_path, desk) as events:
+        await until(lambda: events)
+        assert "its archive 'a.tar.zst' has 4 of 10 bytes" in str(events)
+        assert desk.taken == []
+        (tmp_path / "a.tar.zst").write_bytes(DATA)
+        await until(lambda: not look(tmp_path))
+    assert desk.taken == [DATA]
 
 
-def test_a_link_is_no_archive(tmp_path: Path) -> None:
+async def test_a_link_is_no_archive(tmp_path: Path) -> None:
     put(tmp_path / "in")
     (tmp_path / "in" / "a.tar.zst").rename(tmp_path / "elsewhere")
     (tmp_path / "in" / "a.tar.zst").symlink_to(tmp_path / "elsewhere")
-    (found,) = look(tmp_path / "in")
-    assert archive_of(found) is None
+    desk = Desk()
+    events = await taken_in(tmp_path / "in", desk, patience=0)
+    assert desk.taken == []
+    assert "its archive 'a.tar.zst' is not there" in str(events[-1])
 
 
-def test_a_manifest_that_is_none_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text("{}")
-    (found,) = look(tmp_path)
-    with pytest.raises(ReleaseError, match="its format is None"):
-        archive_of(found)
+async def test_a_signature_may_come_last(tmp_path: Path) -> None:
+    put(tmp_path)
+    desk = Desk(refuses="nobody signed it")
+    async with watched(tmp_path, desk) as events:
+        await until(lambda: events)
+        assert "is not whole yet: nobody signed it" in str(events)
+        desk.refuses = ""
+        (tmp_path / "manifest.json.minisig").write_text("a signature")
+        await until(lambda: not look(tmp_path))
+    assert desk.taken == [DATA]
+
+
+async def test_what_does_not_become_whole_is_refused_in_the_end(tmp_path: Path) -> None:
+    put(tmp_path)
+    await taken_in(tmp_path, Desk(refuses="nobody signed it"), patience=0)
+    assert (tmp_path / "refused.txt").read_text() == "nobody signed it\n"
+
+
+async def test_what_is_active_already_is_put_away(tmp_path: Path) -> None:
+    put(tmp_path)
+    desk = Desk(active=True)
+    await taken_in(tmp_path, desk)
+    assert (desk.taken, list(tmp_path.iterdir())) == ([], [])
+
+
+async def test_what_did_not_hold_before_is_not_tried_again_by_itself(tmp_path: Path) -> None:
+    put(tmp_path)
+    desk = Desk(failed="it crashed")
+    await taken_in(tmp_path, desk)
+    assert desk.taken == []
+    assert (tmp_path / "refused.txt").read_text().startswith("it did not hold before: it crashed; to try it again")
+
+
+async def test_what_a_stop_cut_off_stays_for_the_next_start(tmp_path: Path) -> None:
+    put(tmp_path)
+    desk = Desk(Result.CANCELLED)
+    async with watched(tmp_path, desk):
+        await until(lambda: desk.taken)
+        await anyio.wait_all_tasks_blocked()
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tar.zst", "manifest.json"}
 
 
 @pytest.mark.parametrize("folder", ["", "dist-tarball"])
@@ -101,13 +165,23 @@ async def test_what_was_taken_in_is_deleted(tmp_path: Path, folder: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("desk", "why"), [(Desk(Result.REJECTED), "it answers 500"), (Desk(refuses="nobody signed it"), "nobody signed it")]
+    ("desk", "why"), [(Desk(Result.REJECTED), "it answers 500"), (Desk(refuses="not trusted"), "not trusted")]
 )
 async def test_what_is_refused_stays_with_the_reason_and_is_not_tried_again(
     tmp_path: Path, desk: Desk, why: str
 ) -> None:
     put(tmp_path)
+    signature = "manifest.json.minisig"
+    (tmp_path / signature).write_text("a signature")
     events = await taken_in(tmp_path, desk)
     assert (tmp_path / "refused.txt").read_text() == f"{why}\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"a.tar.zst", "manifest.json.refused", "refused.txt"}
+    left = {"a.tar.zst", "manifest.json.refused", "refused.txt", signature}
+    assert {path.name for path in tmp_path.iterdir()} == left
     assert why in str(events[-1])
+
+
+async def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "manifest.json.minisig").write_text("a signature")
+    events = await taken_in(tmp_path, Desk())
+    assert "its format is None" in str(events[-1])

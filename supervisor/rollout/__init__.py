@@ -1,0 +1,1 @@
+"""Releases connected with what serves them, with the database and with the control API: wiring."""
