@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import queue
 import sys
 import threading
@@ -18,7 +17,8 @@ from rich.live import Live
 
 from supervisor import __version__
 from supervisor.cli import render
-from supervisor.cli.client import ControlClient, RefusedError, find
+from supervisor.cli.client import ControlClient
+from supervisor.cli.options import AsJson, Socket, client_at, end_with
 from supervisor.cli.release import releases
 from supervisor.core.errors import ExitCode, SupervisorError, UnreachableError
 
@@ -36,10 +36,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Socket = Annotated[
-    str | None, typer.Option("--socket", metavar="PATH", help="Control socket; default: SUPERVISOR_SOCKET, or found.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones as they come.")]
 Count = Annotated[int, typer.Option("-n", min=0, max=10_000, help="How many of the last to show.")]
 Name = Annotated[str, typer.Argument(help="An app or a service, by its name in `supervisor status`.")]
@@ -118,7 +114,7 @@ def status(
 ) -> None:
     """Show how everything stands. Exits with 0 when running (or degraded), 3 when not, or when none answers."""
     try:
-        client = _client(socket)
+        client = client_at(socket)
         document = client.get("/v1/status").body
         if watch:
             _watch(client, as_json=as_json)
@@ -186,13 +182,13 @@ def reload(
         _fail("cannot reload: --canary with --for, --promote and --abort are three different things", ExitCode.USAGE)
     if promote or abort:
         verb = "promote" if promote else "abort"
-        _ask(_client(socket), f"{verb} the canary", f"/v1/canary/{verb}", wait=True, as_json=as_json)
+        _ask(client_at(socket), f"{verb} the canary", f"/v1/canary/{verb}", wait=True, as_json=as_json)
     resource = "/v1/reload"
     if (canary is None) != (for_ is None):
         _fail("cannot run a canary: --canary PERCENT and --for TIME go together; give both", ExitCode.USAGE)
     if canary is not None or for_ is not None:
         resource += f"?canary={_percent(canary)}&for={_seconds(for_)}"
-    _ask(_client(socket), "reload", resource, wait=wait, as_json=as_json)
+    _ask(client_at(socket), "reload", resource, wait=wait, as_json=as_json)
 
 
 def _percent(text: str | None) -> float:
@@ -236,7 +232,7 @@ def start(name: Name, socket: Socket = None, as_json: AsJson = False) -> None:
 
 
 def _ask_named(verb: str, name: str, socket: str | None, *, as_json: bool) -> None:
-    client = _client(socket)
+    client = client_at(socket)
     document = client.get("/v1/status").body
     kind = "apps" if any(row["app"] == name for row in document["apps"]) else "services"
     known = [row["app"] for row in document["apps"]] + [row["service"] for row in document["services"]]
@@ -251,16 +247,7 @@ def _ask_named(verb: str, name: str, socket: str | None, *, as_json: bool) -> No
 def _ask(client: ControlClient, asked: str, resource: str, *, wait: bool, as_json: bool) -> NoReturn:
     separator = "&" if "?" in resource else "?"
     answer = client.post(resource if wait else f"{resource}{separator}wait=0")
-    if "error" in answer.body:
-        raise RefusedError(answer)
-    if as_json:
-        print(json.dumps(answer.body, ensure_ascii=False))
-    elif wait:
-        good = answer.status == 200
-        render.console(stderr=not good).print(render.outcome(asked, answer.body))
-    else:
-        print(f"{asked}: accepted; follow it with `supervisor events -f`")
-    raise typer.Exit(ExitCode.OK if answer.status in (200, 202) else ExitCode.REJECTED)
+    end_with(asked, answer, as_json=as_json)
 
 
 app.add_typer(releases, name="release")
@@ -275,7 +262,7 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Show the output of apps and services; of each the last MiB is kept."""
-    client = _client(socket)
+    client = client_at(socket)
     for line in client.lines(f"/v1/logs?source={quote(name)}&n={count}&follow={int(follow)}"):
         text = json.dumps(line, ensure_ascii=False) if as_json else render.log_line(line, with_source=not name)
         print(text, flush=follow)
@@ -285,7 +272,7 @@ def logs(
 def events(socket: Socket = None, follow: Follow = False, count: Count = 20, as_json: AsJson = False) -> None:
     """Show what happened: every change of state, every reload, every warning."""
     console = render.console()
-    for event in _client(socket).lines(f"/v1/events?n={count}&follow={int(follow)}"):
+    for event in client_at(socket).lines(f"/v1/events?n={count}&follow={int(follow)}"):
         if as_json:
             print(json.dumps(event, ensure_ascii=False), flush=follow)
         else:
@@ -323,11 +310,6 @@ def _env_help() -> None:
 @app.command(name="down", context_settings={"allow_extra_args": True})
 def _down_help() -> None:
     """Remove the stack from its engine, the data only on demand: supervisor down --help."""
-
-
-def _client(given: str | None) -> ControlClient:
-    # The one read of the environment here: a client has no settings to load.
-    return find(os.environ, given)
 
 
 def _fail(text: str, code: ExitCode) -> None:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import IO, Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from supervisor.cli import render
-from supervisor.cli.client import Answer, ControlClient, RefusedError, find
-from supervisor.core.errors import ExitCode, SupervisorError
-
-_BLOCK = 1024 * 1024
-_FETCH_SECONDS = 60.0
-_MANIFEST = "manifest.json"
-_SIGNATURE = ".minisig"
-_MAX_SMALL_BYTES = 1024 * 1024
+from supervisor.cli import render, sources
+from supervisor.cli.client import RefusedError
+from supervisor.cli.options import AsJson, Socket, client_at, end_with, got
+from supervisor.cli.progress import told
+from supervisor.core.errors import ExitCode
 
 releases = typer.Typer(
     name="release",
@@ -31,17 +23,7 @@ releases = typer.Typer(
     add_completion=False,
 )
 
-Socket = Annotated[
-    str | None, typer.Option("--socket", metavar="PATH", help="Control socket; default: SUPERVISOR_SOCKET, or found.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 App = Annotated[str, typer.Option("--app", help="Which app.")]
-
-
-class UnusableError(SupervisorError):
-    """What was given cannot be read, or is not there."""
-
-    exit_code = ExitCode.USAGE
 
 
 @releases.command()
@@ -59,25 +41,25 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Verify a release, try it beside what serves, and switch to it. Exits with 1 when that did not hold."""
-    place = manifest or _beside(archive)
-    data = _read(place) if manifest or not _is_of_older_kind(archive, place) else None
-    signatures = [_read(each) for each in signature or ()]
+    place = manifest or sources.manifest_beside(archive)
+    data = sources.read(place) if manifest or not sources.is_of_older_kind(archive, place) else None
+    signatures = [sources.read(each) for each in signature or ()]
     if data is not None and not signatures:
-        signatures = _signatures_beside(place)
-    client = _client(socket)
+        signatures = sources.signatures_beside(place)
+    client = client_at(socket)
     offer = {
         "manifest": None if data is None else base64.b64encode(data).decode(),
         "signatures": [base64.b64encode(each).decode() for each in signatures],
         "allow_downgrade": allow_downgrade,
-        "name": archive.rpartition("/")[2],
+        "name": sources.name_of(archive),
     }
     below = f"/v1/apps/{app}/releases"
     answer = client.send("POST", below, json.dumps(offer).encode())
     if answer.status != 200:
-        _end("apply", answer, as_json=as_json)
-    with closing(_open(archive)) as source:
-        answer = client.send("PUT", f"{below}/offers/{answer.body['offer']}", _blocks(source, archive))
-    _end(f"apply {answer.body.get('detail', {}).get('release', '')}".strip(), answer, as_json=as_json)
+        end_with("apply", answer, as_json=as_json)
+    with sources.opened(archive) as source, told(client, app, render.console(stderr=True)) as progress:
+        answer = client.send("PUT", f"{below}/offers/{answer.body['offer']}", progress.sent(source))
+    end_with(f"apply {answer.body.get('detail', {}).get('release', '')}".strip(), answer, as_json=as_json)
 
 
 @releases.command()
@@ -90,20 +72,20 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Go back to a release that was good before, by the same gate and switch."""
-    answer = _client(socket).post(f"/v1/apps/{app}/releases/rollback?to={release}")
-    _end("roll back", answer, as_json=as_json)
+    answer = client_at(socket).post(f"/v1/apps/{app}/releases/rollback?to={release}")
+    end_with("roll back", answer, as_json=as_json)
 
 
 @releases.command()
 def confirm(app: App = "app", socket: Socket = None, as_json: AsJson = False) -> None:
     """The release on trial is good: end its probation now."""
-    _end("confirm", _client(socket).post(f"/v1/apps/{app}/releases/confirm"), as_json=as_json)
+    end_with("confirm", client_at(socket).post(f"/v1/apps/{app}/releases/confirm"), as_json=as_json)
 
 
 @releases.command(name="list")
 def list_releases(app: App = "app", socket: Socket = None, as_json: AsJson = False) -> None:
     """Show the releases that are kept, the newest first."""
-    rows = _get(_client(socket), f"/v1/apps/{app}/releases")["releases"]
+    rows = got(client_at(socket), f"/v1/apps/{app}/releases")["releases"]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
     else:
@@ -113,7 +95,7 @@ def list_releases(app: App = "app", socket: Socket = None, as_json: AsJson = Fal
 @releases.command()
 def show(release: str, app: App = "app", socket: Socket = None) -> None:
     """Show all that is known of one release, as JSON."""
-    print(json.dumps(_get(_client(socket), f"/v1/apps/{app}/releases/{release}"), indent=2, ensure_ascii=False))
+    print(json.dumps(got(client_at(socket), f"/v1/apps/{app}/releases/{release}"), indent=2, ensure_ascii=False))
 
 
 @releases.command()
@@ -124,7 +106,7 @@ def history(
     verify: Annotated[bool, typer.Option("--verify", help="Also prove that no line was changed.")] = False,
 ) -> None:
     """Show what was applied and rolled back: when, by whom, from, to, outcome."""
-    document = _get(_client(socket), f"/v1/apps/{app}/releases/history?verify={int(verify)}")
+    document = got(client_at(socket), f"/v1/apps/{app}/releases/history?verify={int(verify)}")
     if as_json:
         print(json.dumps(document, ensure_ascii=False))
     else:
@@ -139,7 +121,7 @@ def history(
 @releases.command()
 def prune(app: App = "app", socket: Socket = None, as_json: AsJson = False) -> None:
     """Delete releases that need not be kept (SUPERVISOR_RELEASE_KEEP)."""
-    answer = _client(socket).post(f"/v1/apps/{app}/releases/prune")
+    answer = client_at(socket).post(f"/v1/apps/{app}/releases/prune")
     if answer.status != 200:
         raise RefusedError(answer)
     deleted = answer.body["deleted"]
@@ -200,81 +182,3 @@ def verify(
     from supervisor.commands import release_keys
 
     raise typer.Exit(release_keys.run(lambda: release_keys.verify(manifest, keys=keys, threshold=threshold)))
-
-
-def _client(given: str | None) -> ControlClient:
-    return find(os.environ, given)
-
-
-def _get(client: ControlClient, resource: str) -> dict[str, Any]:
-    answer = client.get(resource)
-    if answer.status != 200:
-        raise RefusedError(answer)
-    return answer.body
-
-
-def _end(asked: str, answer: Answer, *, as_json: bool) -> NoReturn:
-    if "error" in answer.body:
-        raise RefusedError(answer)
-    if as_json:
-        print(json.dumps(answer.body, ensure_ascii=False))
-    else:
-        good = answer.status == 200
-        render.console(stderr=not good).print(render.outcome(asked, answer.body))
-    raise typer.Exit(ExitCode.OK if answer.status == 200 else ExitCode.REJECTED)
-
-
-def _is_address(text: str) -> bool:
-    return text.startswith(("http://", "https://"))
-
-
-def _beside(archive: str) -> str:
-    if archive == "-":
-        raise UnusableError("cannot apply what comes on the standard input without its manifest; give --manifest FILE")
-    folder, _, _ = archive.rpartition("/")
-    return f"{folder}/{_MANIFEST}" if folder else _MANIFEST
-
-
-def _is_of_older_kind(archive: str, manifest: str) -> bool:
-    """A file without a manifest beside it; the supervisor says whether it accepts such."""
-    return not _is_address(archive) and Path(archive).is_file() and not Path(manifest).exists()
-
-
-def _signatures_beside(manifest: str) -> list[bytes]:
-    if _is_address(manifest):
-        try:
-            return [_read(manifest + _SIGNATURE)]
-        except UnusableError:
-            return []
-    place = Path(manifest)
-    found = sorted(place.parent.glob(f"{place.name}*{_SIGNATURE}"))
-    return [_read(str(path)) for path in found[:16]]
-
-
-def _open(text: str) -> IO[bytes]:
-    """A file, what an address gives, or the standard input."""
-    if text == "-":
-        return sys.stdin.buffer
-    try:
-        if _is_address(text):
-            return urllib.request.urlopen(text, timeout=_FETCH_SECONDS)  # type: ignore[no-any-return]  # noqa: S310
-        return Path(text).open("rb")
-    except OSError as error:
-        why = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
-        raise UnusableError(f"cannot read {text!r}: {why}; check the name") from error
-
-
-def _read(text: str) -> bytes:
-    with closing(_open(text)) as file:
-        data = file.read(_MAX_SMALL_BYTES + 1)
-    if len(data) > _MAX_SMALL_BYTES:
-        raise UnusableError(f"cannot read {text!r}: it has more than {_MAX_SMALL_BYTES} bytes; is it a manifest?")
-    return data
-
-
-def _blocks(source: IO[bytes], name: str) -> Iterator[bytes]:
-    try:
-        while block := source.read(_BLOCK):
-            yield block
-    except OSError as error:
-        raise UnusableError(f"cannot read {name!r}: {error.strerror or error}; send it again") from error

@@ -277,13 +277,15 @@ class ReleaseActive(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseUnpacking(Event):
-    """A release is being unpacked: what is there so far."""
+    """A release is being unpacked: files and bytes that are there so far, of so many bytes; the rest at this speed."""
 
     name: ClassVar[str] = "release.unpacking"
     level: ClassVar[str] = "debug"
     app: str
     files: int
     bytes: int
+    total_bytes: int
+    eta_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

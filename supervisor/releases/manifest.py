@@ -103,22 +103,14 @@ class Migrations(_Part):
     snapshot: bool = False
 
 
-class Manifest(_Part):
-    """See CONTAINERIZATION.md, "Releases". `replace` are folders that come whole from the archive, `merge` those whose
-    missing parts come from the image's tree; `keep_assets` are hashed files that pages of older releases still ask for;
-    `shared` are folders that all releases have in common.
+class Said(_Part):
+    """What a release says of its app beside the files. `replace` are folders that come whole from the archive, `merge`
+    those whose missing parts come from the image's tree; `keep_assets` are hashed files that pages of older releases
+    still ask for; `shared` are folders that all releases have in common.
     """
 
-    format: Literal[1]
-    app: Name
-    version: Version
-    sequence: Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
-    created: AwareDatetime = Field(strict=False)
     expires: AwareDatetime | None = Field(None, strict=False)
-    git: Git = Git()
     platform: Platform = Platform()
-    archive: Archive
-    tree: Tree
     replace: tuple[TreePath, ...] = Field((), strict=False)
     merge: tuple[TreePath, ...] = Field((), strict=False)
     link: bool = True
@@ -131,6 +123,19 @@ class Manifest(_Part):
     schema_: Schema = Field(Schema(), alias="schema")
     migrations: Migrations = Migrations()
     min_supervisor: str = ""
+
+
+class Manifest(Said):
+    """See CONTAINERIZATION.md, "Releases"."""
+
+    format: Literal[1]
+    app: Name
+    version: Version
+    sequence: Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
+    created: AwareDatetime = Field(strict=False)
+    git: Git = Git()
+    archive: Archive
+    tree: Tree
 
 
 def parse_manifest(data: bytes) -> Manifest:

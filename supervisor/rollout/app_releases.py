@@ -11,7 +11,7 @@ import anyio
 from supervisor.app_home import AppHome
 from supervisor.app_plan import AppPlan
 from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
-from supervisor.core.events import Event, Notice, Publish, ReleaseActive, ReleaseUnpacking, Warned
+from supervisor.core.events import Event, Notice, Publish, ReleaseActive, Warned
 from supervisor.core.requests import Outcome, Result
 from supervisor.core.settings import Settings
 from supervisor.parts import Parts
@@ -22,7 +22,6 @@ from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED, ReleaseError, of_disk
 from supervisor.releases.room import Room
 from supervisor.releases.steps import Admitted, Report, Steps
-from supervisor.releases.unpack.report import Progress
 from supervisor.releases.updates import Updates
 from supervisor.rollout.candidate import Trial, Turn
 from supervisor.rollout.database import Database
@@ -146,16 +145,13 @@ class AppReleases:
         parts = self._connected()
         identity = parts.plan.environment.identity
         return Steps(
-            unpack=Unpacking(self.reaper, self._progressed),
+            unpack=Unpacking(self.name, self.reaper, self._publish),
             fill=self._base,
             schema=Database(parts, self._publish),
             candidate=Trial(self.name, parts, self._turn, self._settings.release_bake_seconds),
             space=Room(self.layout.root, self.updates.make_room),
             owner=(identity.uid, identity.gid) if identity is not None else None,
         )
-
-    def _progressed(self, progress: Progress) -> None:
-        self._publish(ReleaseUnpacking(app=self.name, files=progress.files, bytes=progress.bytes))
 
     async def apply(self, admitted: Admitted, blocks: AsyncIterator[bytes], actor: str) -> Outcome:
         """Bring a release into service."""

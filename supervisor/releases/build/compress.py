@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import zlib
 from typing import Protocol
 
+from supervisor.releases import zstd
 from supervisor.releases.model import Compression
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-__all__ = ["SUFFIX", "Compressor", "compressor", "zstd"]
 
 SUFFIX = {Compression.ZSTD: ".tar.zst", Compression.GZIP: ".tar.gz"}
 _ZSTD_LEVEL = 10

@@ -6,16 +6,16 @@ import tomllib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from supervisor.core.errors import ExitCode
 from supervisor.core.settings import did_you_mean
 from supervisor.releases import manifest
 from supervisor.releases.build.refusal import refusal
-from supervisor.releases.manifest import Name, TreePath
+from supervisor.releases.manifest import Name
 from supervisor.releases.model import ReleaseError
 
 FILE = "release.toml"
@@ -43,26 +43,17 @@ class _Migrations(manifest.Migrations):
     model_config = _STRICT
 
 
-class ReleaseOptions(BaseModel):
+class ReleaseOptions(manifest.Said):
     """As in the manifest, but an unknown key is a mistake here: it is a person's who writes it."""
 
     model_config = _STRICT
 
     app: Name | None = None
-    expires: AwareDatetime | None = Field(None, strict=False)
     platform: _Platform = _Platform()
-    replace: tuple[TreePath, ...] = Field((), strict=False)
-    merge: tuple[TreePath, ...] = Field((), strict=False)
-    link: bool = True
-    shared: tuple[TreePath, ...] = Field((), strict=False)
-    keep_assets: tuple[TreePath, ...] = Field((), strict=False)
-    command: str | None = None
-    environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...] = Field((), strict=False)
     health: _Health = _Health()
     front: _FrontHints = _FrontHints()
     schema_: _Schema = Field(_Schema(), alias="schema")
     migrations: _Migrations = _Migrations()
-    min_supervisor: str = ""
 
     def as_values(self) -> dict[str, Any]:
         """For a manifest: what was given."""

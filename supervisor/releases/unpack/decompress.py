@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from supervisor.releases.model import Compression
 from supervisor.releases.unpack.limits import MIB
 from supervisor.releases.unpack.refusal import BUILD_AGAIN, SEND_AGAIN, refusal
-from supervisor.releases.unpack.zstd import DecompressionParameter, ZstdDecompressor, ZstdError
+from supervisor.releases.zstd import DecompressionParameter, ZstdDecompressor, ZstdError
 
 MAX_WINDOW_LOG = 27
 MAX_RATIO = 200

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.e2e.harness import REPO
 from tests.e2e.reload.rig import PROGRAM, App
@@ -71,12 +71,12 @@ class ReleasedApp(App):
         return Ended(process.returncode, out, error)
 
     @contextmanager
-    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, *words: str, stdin: int | IO[bytes] = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
         """The same, while the block runs; it is killed at its end where it still does."""
         environ = {**os.environ, **self.supervisor.env()}
         command = [sys.executable, "-m", "supervisor", *words]
         process = subprocess.Popen(
-            command, env=environ, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, env=environ, cwd=REPO, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         try:
             yield process

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.releases import zstd
 from supervisor.releases.build.archive import write_archive
 from supervisor.releases.build.collect import collect
-from supervisor.releases.build.compress import zstd
 from supervisor.releases.model import Compression, Entry, Kind, ReleaseError
 from supervisor.releases.tree import tree_digest, walk_tree
 from tests.releases.build.rig import make_tree, run
@@ -49,7 +49,7 @@ def packed(folder: Path, compression: Compression = Compression.ZSTD, **options:
 
 
 def unpacked(data: bytes, compression: Compression) -> bytes:
-    return zstd.decompress(data) if compression is Compression.ZSTD else gzip.decompress(data)
+    return zstd.ZstdDecompressor().decompress(data) if compression is Compression.ZSTD else gzip.decompress(data)
 
 
 def rich_tree(folder: Path) -> Path:
@@ -100,7 +100,10 @@ def test_zstd_reads_it_with_its_size_check_and_a_small_window(tmp_path: Path) ->
     said = run("zstd", "--list", "--verbose", file).stdout
     assert "Frames: 1\n" in said
     assert "Check: XXH64" in said
-    assert f"({len(zstd.decompress(file.read_bytes()))} B)" in said.split("Decompressed Size:")[1].splitlines()[0]
+    assert (
+        f"({len(zstd.ZstdDecompressor().decompress(file.read_bytes()))} B)"
+        in said.split("Decompressed Size:")[1].splitlines()[0]
+    )
 
 
 def test_tar_reads_gzip_by_itself(tmp_path: Path) -> None:
