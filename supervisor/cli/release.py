@@ -94,7 +94,7 @@ def list_releases(app: App = "app", socket: Socket = None, as_json: AsJson = Fal
 
 @releases.command()
 def show(release: str, app: App = "app", socket: Socket = None) -> None:
-    """Show all that is known of one release, as JSON."""
+    """Show all that is known of one release, as JSON, and whether its files are as they were unpacked."""
     print(json.dumps(got(client_at(socket), f"/v1/apps/{app}/releases/{release}"), indent=2, ensure_ascii=False))
 
 
@@ -119,9 +119,17 @@ def history(
 
 
 @releases.command()
-def prune(app: App = "app", socket: Socket = None, as_json: AsJson = False) -> None:
-    """Delete releases that need not be kept (SUPERVISOR_RELEASE_KEEP)."""
-    answer = client_at(socket).post(f"/v1/apps/{app}/releases/prune")
+def prune(
+    keep: Annotated[
+        int | None, typer.Option(min=0, max=9999, help="How many good ones stay; default: SUPERVISOR_RELEASE_KEEP.")
+    ] = None,
+    app: App = "app",
+    socket: Socket = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete releases that need not be kept; what is active, or the way back, always stays."""
+    asked = "" if keep is None else f"?keep={keep}"
+    answer = client_at(socket).post(f"/v1/apps/{app}/releases/prune{asked}")
     if answer.status != 200:
         raise RefusedError(answer)
     deleted = answer.body["deleted"]

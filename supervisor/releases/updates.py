@@ -20,7 +20,7 @@ from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import Recovered, discard, empty_trash, present, recover
 from supervisor.releases.reserve import keep_reserve
 from supervisor.releases.retention import KEEP, surplus, way_back
-from supervisor.releases.seal import MANIFEST_FILE
+from supervisor.releases.seal import MANIFEST_FILE, why_damaged
 from supervisor.releases.state import State, confirmed, fallen_back, rolled_back
 from supervisor.releases.steps import Admitted, Report, Steps
 from supervisor.releases.transaction import Apply
@@ -260,6 +260,11 @@ class Updates:
             )
         return sorted(rows, key=lambda row: row.sequence, reverse=True)
 
+    async def why_damaged(self, release: str) -> str:
+        """What is wrong with a kept release's files; empty where they are as they were sealed. Reads all of them."""
+        tree = self.tree(release)
+        return "" if tree is None else await in_thread(lambda: why_damaged(tree))
+
     async def history(self) -> list[Line]:
         """What was done, the oldest first."""
         return await in_thread(self._records.history.read)
@@ -268,16 +273,17 @@ class Updates:
         """How many lines there are. Raises ReleaseError where one was changed."""
         return await in_thread(self._records.history.verify)
 
-    async def prune(self) -> list[str]:
-        """Delete what need not be kept; gives the ids."""
+    async def prune(self, keep: int | None = None) -> list[str]:
+        """Delete what need not be kept, by the setting or with so many good ones; gives the ids."""
         async with self._lock:
-            return await self.make_room()
+            return await self.make_room(keep)
 
-    async def make_room(self) -> list[str]:
+    async def make_room(self, keep: int | None = None) -> list[str]:
         """The same, for the update in hand, which is the one writer there may be."""
+        most = self._keep if keep is None else keep
 
         def do() -> list[str]:
-            names = surplus(self.state, present(self.layout), live=self._live(), keep=self._keep)
+            names = surplus(self.state, present(self.layout), live=self._live(), keep=most)
             for name in names:
                 discard(self.layout, self.layout.tree(name))
             empty_trash(self.layout)

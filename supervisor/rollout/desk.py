@@ -193,22 +193,22 @@ class ReleaseDesk:
         """End the trial that is running: it is good."""
         return await self._releases.confirm()
 
-    async def prune(self) -> list[str]:
+    async def prune(self, keep: int | None) -> list[str]:
         """Delete what need not be kept; gives the ids."""
-        return await self._releases.updates.prune()
+        return await self._releases.updates.prune(keep)
 
     async def listed(self) -> list[dict[str, Any]]:
         """All releases, the newest first."""
         return [asdict(row) for row in await self._releases.updates.listed()]
 
     async def shown(self, release: str) -> dict[str, Any] | None:
-        """One release with its manifest; None where there is none."""
+        """One release with its manifest, and whether its files are as they were; None where there is none."""
         rows = [row for row in await self._releases.updates.listed() if row.release == release]
         if not rows:
             return None
         manifest = await self._releases.updates.manifest(release)
         said: Mapping[str, Any] = {} if manifest is None else manifest.model_dump(mode="json", by_alias=True)
-        return {**asdict(rows[0]), "manifest": said}
+        return {**asdict(rows[0]), "damaged": await self._releases.updates.why_damaged(release), "manifest": said}
 
     async def history(self, *, verify: bool) -> dict[str, Any]:
         """What was done, the oldest first; with `verify` also whether any line was changed."""

@@ -48,8 +48,8 @@ class Releases(Protocol):
     async def confirm(self) -> Outcome:
         """The release on trial is good."""
 
-    async def prune(self) -> list[str]:
-        """Delete what need not be kept."""
+    async def prune(self, keep: int | None) -> list[str]:
+        """Delete what need not be kept; with `keep` as many good ones stay."""
 
     async def listed(self) -> list[dict[str, Any]]:
         """All of them."""
@@ -137,7 +137,10 @@ class ReleaseRoutes:
         return self._answer(await self._of(request).confirm())
 
     async def _prune(self, request: HttpRequest) -> Response:
-        return JSONResponse({"deleted": await self._of(request).prune()})
+        text = request.query_params.get("keep")
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= 4):
+            raise HTTPException(400, f"cannot keep {text!r} releases: give a number, 0 to 9999")
+        return JSONResponse({"deleted": await self._of(request).prune(None if text is None else int(text))})
 
     async def _asked(self, work: Any) -> Any:
         try:

@@ -160,6 +160,21 @@ def test_status_says_what_the_app_runs_from_and_who_signed_it(app: ReleasedApp) 
     assert f"release of app: {release} (signed by nobody, on trial, baked is the good one)" in " ".join(shown.split())
 
 
+def test_kept_releases_are_shown_with_what_was_changed_in_them_and_deleted_when_asked(app: ReleasedApp) -> None:
+    app.boot()
+    first, second, third = (app.good() for _ in range(3))
+    assert app.run("release", "show", second).json()["damaged"] == ""
+    with (app.place / "releases" / second / "behaviour.json").open("a") as file:
+        file.write(" ")
+    assert "not what they were" in app.run("release", "show", second).json()["damaged"]
+    assert app.run("release", "prune").out == "deleted: nothing\n"
+    assert app.run("release", "prune", "--keep", "0").out == f"deleted: {first}\n", "the way back stays"
+    kept = {path.name for path in (app.place / "releases").iterdir()}
+    assert kept == {second, third}
+    refused = app.run("release", "prune", "--keep", "-1")
+    assert refused.code == 64
+
+
 def test_unsigned_release_is_refused_by_default_and_says_what_to_set(app: ReleasedApp) -> None:
     del app.supervisor.environ["SUPERVISOR_RELEASE_UNSIGNED"]
     app.boot()
