@@ -16,6 +16,7 @@ from supervisor.core.settings import PREFIX, Settings, parse_command, variable
 from supervisor.placement import Placement
 from supervisor.process.account import find_account
 from supervisor.process.child import Command, Identity
+from supervisor.process.view import Mount, seen
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -62,7 +63,7 @@ class AppEnvironment:
 
     Children get our own environment without our settings (a setting may be a secret of ours), plus the app's contract:
     PORT, DATABASE_URL, REDIS_URL, SUPERVISOR_DOCKER_MODE, SUPERVISOR_GENERATION, and DOCKER_HOST where there is an
-    engine.
+    engine. With a `view` they see its mounts.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class AppEnvironment:
         placement: Placement,
         database_url: Secret | None,
         redis_url: Secret | None,
+        view: tuple[Mount, ...] = (),
     ) -> None:
         self._settings = settings
+        self._view = view
         self.base = read_env_file(settings.env_file) if settings.env_file is not None else {}
         self.base |= {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
         self.base["PORT"] = str(settings.port)
@@ -113,7 +116,7 @@ class AppEnvironment:
         """The app itself, told where its generation is to listen."""
         argv = self._settings.app_command
         assert argv is not None, "check() comes first"
-        return Command(
+        command = Command(
             name="app",
             argv=argv,
             env={**self.base, **_told(launch, self.base)},
@@ -122,13 +125,15 @@ class AppEnvironment:
             identity=self._identity,
             stop_signal=signal.Signals[f"SIG{self._settings.app_stop_signal}"],
         )
+        return seen(command, self._view) if self._view else command
 
     def one_shot(self, name: str, command: str | tuple[str, ...]) -> Command:
         """A migration command or a hook, in the app's folder with the app's environment."""
         argv = parse_command(command) if isinstance(command, str) else command
         if not isinstance(argv, tuple):
             raise ConfigurationError(f"cannot run {name}: its command is empty")
-        return Command(name=name, argv=argv, env=self.base, cwd=str(self._settings.app_dir), identity=self._identity)
+        made = Command(name=name, argv=argv, env=self.base, cwd=str(self._settings.app_dir), identity=self._identity)
+        return seen(made, self._view) if self._view else made
 
     @property
     def identity(self) -> Identity | None:

@@ -12,6 +12,7 @@ from supervisor.app.notify import NotifySocket, Readiness, ReadyFd
 from supervisor.app.spec import AppSpec, OnUnhealthy, ReloadLimits
 from supervisor.app_environment import AppEnvironment
 from supervisor.app_home import AppHome
+from supervisor.app_view import check_paths, view_of
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings, variable
@@ -23,6 +24,7 @@ from supervisor.process.child import Identity
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartMode, RestartPolicy
+from supervisor.process.view import Mount
 
 RELOADED = frozenset(
     {
@@ -97,6 +99,7 @@ class AppPlan:
             placement=around.placement,
             database_url=around.database_url,
             redis_url=around.redis_url,
+            view=self._view(),
         )
         self.environment.check()
         if lacking := self.home.lacking(self.environment.base):
@@ -106,6 +109,17 @@ class AppPlan:
             )
         self.spec = self._spec(name)
         self.migrations = self._migrations()
+
+    def _view(self) -> tuple[Mount, ...]:
+        """What of the release is shown in the place of the image's own; a command must not name that else."""
+        tree, app_dir = self.home.tree, self.settings.app_dir
+        if tree is None:
+            return ()
+        if self.settings.release_mount:
+            return view_of(tree, app_dir)
+        for command in (self._said.app_command, self._said.migrate_command):
+            check_paths(command or (), tree, app_dir)
+        return ()
 
     def _spec(self, name: str) -> AppSpec:
         settings = self._said

@@ -264,6 +264,9 @@ class Settings(BaseSettings):
         "newest",
         description="which app is started after the image was changed: the newer one, the release's, the image's",
     )
+    release_mount: bool = Field(
+        False, description="show a release at the app's own folder, to the app only; takes CAP_SYS_ADMIN"
+    )
     release_keep: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="how many good releases are kept")
     env_file: Path | None = Field(
         None, description="file of KEY=VALUE lines for the app, read again at each reload; our environment comes first"

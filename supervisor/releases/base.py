@@ -17,6 +17,7 @@ import anyio
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import ReleaseError
 from supervisor.releases.tree import RECORDS
+from supervisor.store.files import point_link
 
 BASE_FILE = "base.sha256"
 """In a release's records: the fingerprint of the image's tree that it has links into."""
@@ -81,9 +82,16 @@ def _walked(base: Path, path: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Base:
-    """The image's own tree, at `path`."""
+    """The image's own tree, at `path`; links into it lead to `through`, which `prepare` makes a link to it."""
 
     path: Path
+    through: Path
+
+    def prepare(self) -> None:
+        """Blocks; raises OSError."""
+        self.through.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if not self.through.is_symlink() or Path(os.readlink(self.through)) != self.path:
+            point_link(self.through, str(self.path))
 
     async def fill(self, tree: Path, manifest: Manifest) -> None:
         """Complete `tree`. Raises ReleaseError, OSError; cancelling leaves a thread that ends by itself."""
@@ -106,7 +114,7 @@ class Base:
             place, source = tree / name, self.path / name
             place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             if manifest.link:
-                place.symlink_to(source)
+                place.symlink_to(self.through / name)
             else:
                 _copy(source, place)
         if names and manifest.link:

@@ -40,6 +40,18 @@ class Layout:
         return self.root / "snapshots"
 
     @property
+    def base(self) -> Path:
+        """Has one link, `tree`, to the image's own tree: what releases have of that is linked through it, so that it is
+        found where a release is shown in that tree's place.
+        """
+        return self.root / "base"
+
+    @property
+    def base_mount(self) -> Path:
+        """Has one folder, `tree`, which is mounted over there; see `supervisor/app_view.py`."""
+        return self.root / "base.mount"
+
+    @property
     def trash(self) -> Path:
         """What is being deleted."""
         return self.root / ".trash"

@@ -7,12 +7,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED, ReleaseError, is_release_id
-from supervisor.store.files import sync_folder, write_atomic
+from supervisor.store.files import point_link, sync_folder, write_atomic
 
 FORMAT = 1
 ATTEMPTS = 2
@@ -189,16 +188,7 @@ def repair_links(layout: Layout, state: State) -> None:
         if wanted and os.path.lexists(place) and place.is_symlink() and os.readlink(place) == wanted:
             continue
         if wanted:
-            _point(place, wanted)
+            point_link(place, wanted)
         elif place.is_symlink():
             place.unlink()
     sync_folder(layout.root)
-
-
-def _point(place: Path, target: str) -> None:
-    """In one step: removing it first would leave a moment without it."""
-    between = place.with_name(f".{place.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        between.unlink()
-    between.symlink_to(target)
-    between.replace(place)

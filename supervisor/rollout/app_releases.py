@@ -25,6 +25,7 @@ from supervisor.releases.steps import Admitted, Report, Steps
 from supervisor.releases.updates import Updates
 from supervisor.rollout.candidate import Trial, Turn
 from supervisor.rollout.database import Database
+from supervisor.rollout.mounting import prove_mounting
 from supervisor.rollout.probation import Probation
 from supervisor.rollout.runtimes import versions
 from supervisor.rollout.unpacking import Unpacking
@@ -46,7 +47,7 @@ class AppReleases:
         self.updates = Updates(self.layout, now=now, live=self._live, keep=settings.release_keep)
         self.reaper = reaper
         self._settings = settings
-        self._base = Base(settings.app_dir)
+        self._base = Base(settings.app_dir, self.layout.base / "tree")
         self._turn = turn
         self._publish = publish
         self._parts: Parts | None = None
@@ -66,6 +67,9 @@ class AppReleases:
         """Put in order what an earlier run left; gives what the app is to run from."""
         for text in await self.updates.open():
             self._publish(Warned(message=text))
+        await anyio.to_thread.run_sync(self._base.prepare)
+        if self._settings.release_mount:
+            await prove_mounting(self.layout, self._settings.app_dir, self.reaper)
         if self.updates.state.active != BAKED:
             await self._look_at_image()
         return await self._home()

@@ -57,6 +57,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def point_link(place: Path, target: str) -> None:
+    """Make or change a link, in one step: removing it first would leave a moment without it. Raises OSError."""
+    between = place.with_name(f".{place.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        between.unlink()
+    between.symlink_to(target)
+    between.replace(place)
+
+
 def make_folder(path: Path, *, mode: int = 0o700, owner: tuple[int, int] | None = None) -> None:
     """Make `path` (and what is missing above it, 0755) with exactly this mode, and owner (uid, gid) where given.
 

@@ -41,6 +41,12 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "image"
 
 
+def based(image: Path) -> Base:
+    base = Base(image, image.parent / "base" / "tree")
+    base.prepare()
+    return base
+
+
 def tree_of(tmp_path: Path, *names: str) -> Path:
     write_tree(tmp_path / "tree", dict.fromkeys(names, "new"))
     return tmp_path / "tree"
@@ -74,36 +80,37 @@ def test_folders_that_the_archive_lacks_are_missing_and_files_where_they_merge(
 
 async def test_a_release_is_complete_by_links(image: Path, tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "server.js", "node_modules/a/index.js")
-    await Base(image).fill(tree, manifest(merge=["node_modules"]))
+    await based(image).fill(tree, manifest(merge=["node_modules"]))
     assert (tree / "node_modules/a/index.js").read_text() == "new"
     assert (tree / "node_modules/b/index.js").read_text() == "b1"
-    assert os.readlink(tree / "node_modules/b") == str(image / "node_modules/b")
+    assert os.readlink(tree / "node_modules/b") == str(tmp_path / "base/tree/node_modules/b")
+    assert (tree / "node_modules/b").resolve() == image / "node_modules/b"
     assert not (tree / "config.json").exists(), "a file that the release left out"
-    assert Base(image).why_unusable(tree) == ""
+    assert based(image).why_unusable(tree) == ""
 
 
 async def test_a_release_that_copies_does_not_need_the_image_any_more(image: Path, tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "server.js")
-    await Base(image).fill(tree, manifest(link=False))
+    await based(image).fill(tree, manifest(link=False))
     image.rename(tmp_path / "gone")
     assert (tree / "node_modules/b/index.js").read_text() == "b1"
-    assert Base(image).why_unusable(tree) == ""
+    assert based(image).why_unusable(tree) == ""
 
 
 @pytest.mark.parametrize("change", ["file", "gone"])
 async def test_a_release_with_links_is_not_used_on_another_image(image: Path, tmp_path: Path, change: str) -> None:
     tree = tree_of(tmp_path, "server.js")
-    await Base(image).fill(tree, manifest())
+    await based(image).fill(tree, manifest())
     if change == "file":
         (image / "node_modules/b/index.js").write_text("b2 is longer")
     else:
         image.rename(tmp_path / "gone")
-    assert "of another image" in Base(image).why_unusable(tree)
+    assert "of another image" in based(image).why_unusable(tree)
 
 
 async def test_an_image_without_an_app_has_nothing_to_give(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "server.js")
-    await Base(tmp_path / "none").fill(tree, manifest())
+    await based(tmp_path / "none").fill(tree, manifest())
     assert [path.name for path in tree.iterdir()] == ["server.js"]
 
 
@@ -111,4 +118,4 @@ async def test_releases_kept_within_the_image_s_tree_are_refused(image: Path) ->
     tree = image / "state" / "tree"
     tree.mkdir(parents=True)
     with pytest.raises(ReleaseError, match="SUPERVISOR_STATE_DIR"):
-        await Base(image).fill(tree, manifest())
+        await based(image).fill(tree, manifest())
