@@ -18,7 +18,7 @@ from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED
 from supervisor.releases.records import history_line
 from supervisor.releases.state import State, StateFile, fallen_back, repair_links, rolled_back, started
-from supervisor.store.files import drop_half_written
+from supervisor.store.files import drop_half_written, sync_folder
 
 SEALED = frozenset({Mark.STAGED, Mark.SNAPSHOT, Mark.EXPANDED, Mark.TRYING})
 """Marks from which on the tree lies whole in its place."""
@@ -177,9 +177,21 @@ def discard(layout: Layout, path: Path) -> None:
 
 def empty_trash(layout: Layout) -> None:
     """Delete what was discarded. Blocks for as long as that takes; what is left goes next time."""
-    for path in _listed(layout.trash):
+    found = _listed(layout.trash)
+    if not found or not _is_moved(layout):
+        return
+    for path in found:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _is_moved(layout: Layout) -> bool:
+    """Make the moves into the trash durable: a power cut must not bring a tree back of which a part is deleted."""
+    try:
+        sync_folder(layout.kept)
+    except OSError:
+        return False
+    return True

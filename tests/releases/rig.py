@@ -23,7 +23,7 @@ from supervisor.releases.transaction import Apply
 from supervisor.releases.tree import tree_digest, walk_tree
 
 NOW = "2026-11-21T12:00:00Z"
-_DISK = (
+DISK_CALLS = (
     *("open", "write", "fsync", "rename", "replace", "link", "symlink", "unlink", "mkdir", "rmdir", "chmod", "fchmod"),
     *("ftruncate", "posix_fallocate", "chown"),
 )
@@ -52,7 +52,7 @@ def disk(last: int = 10**9) -> Iterator[Disk]:
     """The disk works up to operation `last` within the block."""
     counted = Disk(last)
     with pytest.MonkeyPatch.context() as patch:
-        for name in _DISK:
+        for name in DISK_CALLS:
             real = getattr(os, name)
             patch.setattr(os, name, lambda *args, _real=real, **kwargs: counted.act(_real, *args, **kwargs))
         synced = seal._sync_filesystem
