@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -45,16 +46,13 @@ class History:
         self._path = path
 
     def append(self, line: Line) -> None:
-        """Durable once it returns. Raises OSError; a part that was written then is cut off by the next `repair`."""
+        """Durable once it returns. Raises OSError, with the file as it was; a part that a kill left is for `repair`."""
         new = not self._path.exists()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             values = {**asdict(line), "reason": line.reason[:_REASON_CHARS]}
             record = {**values, "before_hash": _hash(_last_line(descriptor))}
-            data = json.dumps(record, sort_keys=True).encode() + b"\n"
-            if os.write(descriptor, data) != len(data):
-                raise OSError(28, "the disk is full")
-            os.fsync(descriptor)
+            _append(descriptor, json.dumps(record, sort_keys=True).encode() + b"\n")
         finally:
             os.close(descriptor)
         if new:
@@ -108,6 +106,18 @@ class History:
             return self._path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return []
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    """All of it, or nothing: the next line would be written into a part of this one."""
+    size = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 _FIELDS = frozenset(Line.__dataclass_fields__)

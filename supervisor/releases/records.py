@@ -33,6 +33,8 @@ class Records:
         self.state = State()
         self.history = History(layout.history)
         self._states, self._journals = StateFile(layout), JournalFile(layout)
+        self._owed: list[Line] = []
+        """Ends of transactions that are not in the history yet."""
 
     async def read(self) -> None:
         """What the disk says, where a write may have failed half-way. Raises ReleaseError."""
@@ -50,17 +52,36 @@ class Records:
 
     async def mark(self, journal: Journal) -> None:
         """How far the transaction in hand has come. Raises OSError."""
-        await _shielded(lambda: self._journals.write(journal))
-
-    async def end(self, journal: Journal | None, outcome: str, reason: str) -> None:
-        """Its line in the history, where there is a transaction; then none is in hand any more. Raises OSError."""
 
         def do() -> None:
-            if journal is not None:
-                self.history.append(history_line(journal, outcome, reason, self.now()))
+            self._pay()
+            self._journals.write(journal)
+
+        await _shielded(do)
+
+    def owe(self, journal: Journal, outcome: str, reason: str) -> None:
+        """The transaction has ended so; its line is for the next `settle` or `mark` that the disk lets be done."""
+        self._owed.append(history_line(journal, outcome, reason, self.now()))
+
+    async def settle(self) -> None:
+        """The lines that are owed to the history, then no transaction is in hand any more. Raises OSError."""
+
+        def do() -> None:
+            self._pay()
             self._journals.remove()
 
         await _shielded(do)
+
+    async def end(self, journal: Journal | None, outcome: str, reason: str) -> None:
+        """Both, where there is a transaction. Raises OSError."""
+        if journal is not None:
+            self.owe(journal, outcome, reason)
+        await self.settle()
+
+    def _pay(self) -> None:
+        while self._owed:
+            self.history.append(self._owed[0])
+            del self._owed[0]
 
 
 def history_line(journal: Journal, outcome: str, reason: str, at: str) -> Line:

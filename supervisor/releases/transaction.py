@@ -20,7 +20,7 @@ from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.model import ReleaseError, of_disk
 from supervisor.releases.receive import Receipt, receive
 from supervisor.releases.records import Records, in_thread
-from supervisor.releases.recovery import SEALED, discard
+from supervisor.releases.recovery import SEALED, discard, empty_trash
 from supervisor.releases.reserve import release_reserve
 from supervisor.releases.seal import check_tree, make_shared, seal, write_records
 from supervisor.releases.state import Known, State, activated, fallen_back
@@ -66,11 +66,10 @@ class Apply:
         except StoppingError:
             raise
         except RolledBackError as error:
-            await self._end("rolled_back", str(error))
-            raise
+            raise RolledBackError(f"{error}{await self._end('rolled_back', str(error))}") from error
         except (SupervisorError, OSError) as error:
             why = str(error) if isinstance(error, SupervisorError) else of_disk(error, self._layout.root)
-            await self._end("rejected", why)
+            why += await self._end("rejected", why)
             raise RejectedError(f"release {self._admitted.release} is not applied: {why}") from error
 
     def _check(self) -> None:
@@ -159,13 +158,26 @@ class Apply:
             schema=(manifest.schema_.level, manifest.schema_.min_supported),
         )
 
-    async def _end(self, outcome: str, reason: str) -> None:
-        """Back to the release of before, and written down; a full disk must not hide why."""
+    async def _end(self, outcome: str, reason: str) -> str:
+        """Back to the release of before, and written down; a full disk must not hide why.
+
+        Gives what is to be added to the reason: empty, or why it is not written down.
+        """
         with anyio.CancelScope(shield=True):
-            await in_thread(lambda: release_reserve(self._layout))
-            await self._records.change(self._without(reason))
-            await self._records.end(replace(self.journal, phases=self.report.phases), outcome, reason)
-            await in_thread(self._tidy)
+            self._records.owe(replace(self.journal, phases=self.report.phases), outcome, reason)
+            try:
+                await in_thread(self._give_room)
+                await self._records.change(self._without(reason))
+                await self._records.settle()
+            except OSError as error:
+                return f"; and that is not written down yet, as the supervisor {of_disk(error, self._layout.root)}"
+        return ""
+
+    def _give_room(self) -> None:
+        """What was staged is what a full disk is full of, and the reserve is for what must be written now."""
+        release_reserve(self._layout)
+        self._tidy()
+        empty_trash(self._layout)
 
     def _tidy(self) -> None:
         discard(self._layout, self._staging)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,16 @@ def test_a_line_of_a_newer_version_is_read_and_a_foreign_one_left_out(history: H
 
 def test_it_is_for_its_owner_alone(history: History, tmp_path: Path) -> None:
     assert (tmp_path / "history.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_line_that_a_full_disk_takes_in_part_leaves_nothing_and_the_next_one_follows(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        write = os.write
+        full.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:20]))
+        with pytest.raises(OSError, match="No space left"):
+            history.append(line(3))
+    history.append(line(4))
+    assert history.verify() == 4
+    assert history.read() == [line(0), line(1), line(2), line(4)]

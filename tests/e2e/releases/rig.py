@@ -56,7 +56,7 @@ class ReleasedApp(App):
         """A release with new code; gives its archive, beside which its manifest lies."""
         self.version += 1
         source = self.folder.parent / f"source-{self.version}"
-        source.mkdir()
+        source.mkdir(exist_ok=True)
         shutil.copy(PROGRAM, source)
         (source / "behaviour.json").write_text(json.dumps({"version": self.version, "boot_seconds": 0.2, **behaviour}))
         named = ("--app", "app", "--version", f"{self.version}.0", "--sequence", str(self.version))
