@@ -88,5 +88,7 @@ class ImageFile:
             return None
 
     def write(self, image: Image) -> None:
-        """Raises OSError."""
+        """Durable; a record that says so already stays, as a start must not need room on the disk. Raises OSError."""
+        if self.read() == image:
+            return
         write_atomic(self._path, json.dumps(asdict(image)) + "\n")

@@ -6,6 +6,7 @@ Each change is durable once its method returns, and is never cut in half by a ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -14,6 +15,7 @@ import anyio.to_thread
 from supervisor.releases.history import History, Line
 from supervisor.releases.journal import Journal, JournalFile
 from supervisor.releases.layout import Layout
+from supervisor.releases.reserve import with_reserve
 from supervisor.releases.state import State, StateFile, repair_links
 
 T = TypeVar("T")
@@ -40,14 +42,14 @@ class Records:
         """What the disk says, where a write may have failed half-way. Raises ReleaseError."""
         self.state, _ = await _shielded(self._states.read)
 
-    async def change(self, state: State) -> None:
-        """With its links. Raises OSError."""
+    async def change(self, state: State, *, use_reserve: bool = True) -> None:
+        """With its links; on a full disk in the room of the reserve. Raises OSError."""
 
         def do() -> None:
             self._states.write(state)
             repair_links(self.layout, state)
 
-        await _shielded(do)
+        await _shielded(lambda: with_reserve(self.layout, do) if use_reserve else do())
         self.state = state
 
     async def mark(self, journal: Journal) -> None:
@@ -70,7 +72,7 @@ class Records:
             self._pay()
             self._journals.remove()
 
-        await _shielded(do)
+        await _shielded(lambda: with_reserve(self.layout, do))
 
     async def end(self, journal: Journal | None, outcome: str, reason: str) -> None:
         """Both, where there is a transaction. Raises OSError."""
@@ -106,3 +108,9 @@ async def _shielded(work: Callable[[], T]) -> T:
     with anyio.CancelScope(shield=True):
         found.append(await in_thread(work))
     return found[0]
+
+
+def of_disk(error: OSError, root: Path) -> str:
+    """What the disk of `root` did not let be done, and what helps."""
+    what = error.filename or root
+    return f"cannot write {str(what)!r}: {(error.strerror or str(error)).lower()}; make room there, or mend that place"

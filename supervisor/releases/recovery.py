@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Collection
@@ -17,6 +18,7 @@ from supervisor.releases.journal import Journal, JournalFile, Mark
 from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED
 from supervisor.releases.records import history_line
+from supervisor.releases.reserve import with_reserve
 from supervisor.releases.state import State, StateFile, fallen_back, repair_links, rolled_back, started
 from supervisor.store.files import drop_half_written, sync_folder
 
@@ -114,6 +116,10 @@ def recover(layout: Layout, *, at: str) -> Recovered:
 
     May be cut short and done again at any point. Raises ReleaseError where the state cannot be read, OSError.
     """
+    return with_reserve(layout, lambda: _recover(layout, at))
+
+
+def _recover(layout: Layout, at: str) -> Recovered:
     drop_half_written(layout.root)
     states, journals, history = StateFile(layout), JournalFile(layout), History(layout.history)
     state, warning = states.read()
@@ -163,7 +169,10 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def discard(layout: Layout, path: Path) -> None:
-    """Out of sight in one step; `empty_trash` deletes it."""
+    """Out of sight in one step; `empty_trash` deletes it.
+
+    A folder of a lower layer of an overlay cannot be renamed (EXDEV): it is deleted where it lies.
+    """
     layout.trash.mkdir(mode=0o700, exist_ok=True)
     number = 0
     while True:
@@ -171,8 +180,14 @@ def discard(layout: Layout, path: Path) -> None:
         if not os.path.lexists(target):
             break
         number += 1
-    with contextlib.suppress(FileNotFoundError):
+    try:
         path.rename(target)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(path)
 
 
 def empty_trash(layout: Layout) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from supervisor.releases.layout import Layout
 
 RESERVE_BYTES = 8 * 1024 * 1024
+FULL = (errno.ENOSPC, errno.EDQUOT)
+T = TypeVar("T")
 
 
 def release_reserve(layout: Layout) -> None:
@@ -21,3 +26,14 @@ def keep_reserve(layout: Layout) -> None:
         os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
     finally:
         os.close(descriptor)
+
+
+def with_reserve(layout: Layout, work: Callable[[], T]) -> T:
+    """`work`, and where the disk is too full for it once more in the room of the reserve. Raises OSError."""
+    try:
+        return work()
+    except OSError as error:
+        if error.errno not in FULL or not layout.reserve.exists():
+            raise
+    release_reserve(layout)
+    return work()

@@ -19,7 +19,7 @@ from supervisor.releases.assets import carry
 from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.model import ReleaseError, of_disk
 from supervisor.releases.receive import Receipt, receive
-from supervisor.releases.records import Records, in_thread
+from supervisor.releases.records import Records, in_thread, of_disk
 from supervisor.releases.recovery import SEALED, discard, empty_trash
 from supervisor.releases.reserve import release_reserve
 from supervisor.releases.seal import check_tree, make_shared, seal, write_records
@@ -144,8 +144,9 @@ class Apply:
             await self._steps.candidate.try_out(tree, self._admitted.manifest, self._commit)
 
     async def _commit(self) -> None:
-        """Commit 1. From here on a kill leaves the new release on trial."""
-        await self._records.change(activated(self._records.state, self._admitted.release, self._known))
+        """Commit 1. From here on a kill leaves the new release on trial. A disk too full for it refuses the release."""
+        state = activated(self._records.state, self._admitted.release, self._known)
+        await self._records.change(state, use_reserve=False)
 
     @property
     def _known(self) -> Known:

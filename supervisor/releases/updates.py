@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest, parse_manifest
 from supervisor.releases.model import BAKED, ReleaseError
-from supervisor.releases.records import Records, in_thread
+from supervisor.releases.records import Records, in_thread, of_disk
 from supervisor.releases.recovery import Recovered, discard, empty_trash, present, recover
 from supervisor.releases.reserve import keep_reserve
 from supervisor.releases.retention import KEEP, surplus, way_back
@@ -62,7 +62,7 @@ class Updates:
         return self._records.state
 
     async def open(self) -> list[str]:
-        """Put in order what an earlier run left; gives sentences for the log. Raises ReleaseError, OSError."""
+        """Put in order what an earlier run left; gives sentences for the log. Raises ReleaseError."""
 
         def do() -> Recovered:
             for folder, mode in (
@@ -75,7 +75,8 @@ class Updates:
                 folder.mkdir(mode=mode, parents=True, exist_ok=True)
             return recover(self.layout, at=self._records.now())
 
-        recovered = await in_thread(do)
+        with self._on_disk("put the releases in order"):
+            recovered = await in_thread(do)
         self._records.state, self._journal = recovered.state, recovered.journal
         return recovered.told
 
@@ -132,39 +133,55 @@ class Updates:
             return work.report
 
     async def confirm(self) -> bool:
-        """Commit 2: the release on trial is good from now on. False where none is."""
+        """Commit 2: the release on trial is good from now on. False where none is. Raises ReleaseError."""
         async with self._lock:
             if not self.state.trial:
                 return False
-            await self._records.change(confirmed(self.state, self._records.now()))
-            await self._finish(self._taken(), "ok", "")
+            with self._on_disk(f"confirm release {self.state.active}"):
+                await self._confirm()
             return True
+
+    async def _confirm(self) -> None:
+        await self._records.change(confirmed(self.state, self._records.now()))
+        await self._finish(self._taken(), "ok", "")
 
     async def give_up_trial(self, reason: str) -> str:
         """The release on trial does not hold: the good one is active from now on; gives its id (what serves is not
-        touched). Empty where none is on trial.
+        touched). Empty where none is on trial. Raises ReleaseError.
         """
         async with self._lock:
             if not self.state.trial:
                 return ""
-            await self._end_trial(reason)
-            await self._clear()
+            with self._on_disk(f"give up release {self.state.active}"):
+                await self._end_trial(reason)
+                await self._clear()
             return self.state.active
 
     async def use_image(self, reason: str) -> None:
-        """The image's own app is active from now on; for the boot only, before anything is started."""
+        """The image's own app is active from now on; for the boot only, before anything is started.
+
+        Raises ReleaseError.
+        """
         async with self._lock:
-            journal = self._begun(Action.IMAGE, BAKED, "boot")
-            if self.state.trial:
-                await self._end_trial(reason)
-            await self._records.change(rolled_back(self.state, BAKED))
-            await self._finish(journal, "ok", reason)
+            with self._on_disk("start the image's own app"):
+                await self._use_image(reason)
+
+    async def _use_image(self, reason: str) -> None:
+        journal = self._begun(Action.IMAGE, BAKED, "boot")
+        if self.state.trial:
+            await self._end_trial(reason)
+        await self._records.change(rolled_back(self.state, BAKED))
+        await self._finish(journal, "ok", reason)
 
     async def roll_back(self, target: str, steps: Steps, *, actor: str) -> Report:
-        """Back to `target` (empty: the best there is), by the same gate and switch. Raises RejectedError."""
+        """Back to `target` (empty: the best there is), by the same gate and switch.
+
+        Raises RejectedError, ReleaseError for the disk's.
+        """
         async with self._one_at_a_time():
             journal = self._begun(Action.ROLL_BACK, await self._target(target), actor)
-            return await self._roll_back(journal, steps)
+            with self._on_disk(f"roll back to release {journal.release}"):
+                return await self._roll_back(journal, steps)
 
     async def _roll_back(self, journal: Journal, steps: Steps) -> Report:
         manifest = await self.manifest(journal.release)
@@ -274,26 +291,43 @@ class Updates:
         return await in_thread(self._records.history.verify)
 
     async def prune(self, keep: int | None = None) -> list[str]:
-        """Delete what need not be kept, by the setting or with so many good ones; gives the ids."""
+        """Delete what need not be kept, by the setting or with so many good ones; gives the ids. Raises ReleaseError."""
         async with self._lock:
-            return await self.make_room(keep)
+            with self._on_disk("delete releases that need not be kept"):
+                return await self.make_room(keep)
 
     async def make_room(self, keep: int | None = None) -> list[str]:
-        """The same, for the update in hand, which is the one writer there may be."""
-        most = self._keep if keep is None else keep
+        """The same, for the update in hand, which is the one writer there may be.
 
-        def do() -> list[str]:
-            names = surplus(self.state, present(self.layout), live=self._live(), keep=most)
+        They are forgotten first: a tree that nobody knows is deleted at the next start, should this be cut short.
+        """
+        most = self._keep if keep is None else keep
+        there = await in_thread(lambda: present(self.layout))
+        names = surplus(self.state, there, live=self._live(), keep=most)
+
+        def delete() -> None:
             for name in names:
                 discard(self.layout, self.layout.tree(name))
             empty_trash(self.layout)
-            return names
 
-        names = await in_thread(do)
+        with suppress(OSError):  # there may be no room for it before they are deleted
+            await self._forget(names)
+        await in_thread(delete)
+        await self._forget(names)
+        return names
+
+    async def _forget(self, names: Collection[str]) -> None:
         kept = {name: known for name, known in self.state.releases.items() if name not in names}
         if len(kept) != len(self.state.releases):
             await self._records.change(replace(self.state, releases=kept))
-        return names
+
+    @contextmanager
+    def _on_disk(self, what: str) -> Iterator[None]:
+        """Errors of the disk become ours, saying what could not be done."""
+        try:
+            yield
+        except OSError as error:
+            raise ReleaseError(f"cannot {what}: {of_disk(error, self.layout.root)}") from error
 
     def _one_at_a_time(self) -> anyio.Lock:
         if self._lock.locked():

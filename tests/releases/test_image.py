@@ -57,3 +57,11 @@ def test_the_record_is_read_again_and_a_broken_one_is_none(tmp_path: Path) -> No
     assert file.read() == OLD
     (tmp_path / "image.json").write_text("{")
     assert file.read() is None
+
+
+def test_the_record_of_the_same_image_is_not_written_again(tmp_path: Path) -> None:
+    file = ImageFile(tmp_path / "image.json")
+    file.write(OLD)
+    before = (tmp_path / "image.json").stat().st_ino
+    file.write(OLD)
+    assert (tmp_path / "image.json").stat().st_ino == before

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tests.e2e.harness import REPO
+from tests.e2e.harness import REPO, request
 from tests.e2e.reload.rig import PROGRAM, App
 
 
@@ -27,6 +27,13 @@ class Ended:
 
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+def serves(app: App) -> str:
+    """The version that answers."""
+    status, text = request(app.supervisor.port, "/echo")
+    assert status == 200
+    return text
 
 
 class ReleasedApp(App):

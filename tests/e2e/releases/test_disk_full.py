@@ -11,25 +11,15 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.harness import request, wait_until
-from tests.e2e.releases.rig import ReleasedApp
-from tests.e2e.releases.volumes import MIB, fill, fill_inodes, mounted, remount
+from supervisor.releases.reserve import RESERVE_BYTES
+from tests.e2e.harness import wait_until
+from tests.e2e.releases.rig import ReleasedApp, serves
+from tests.e2e.releases.volumes import MIB, fill, fill_inodes, remount, volume
 from tests.e2e.reload.rig import BothLoads, failures
-
-
-@contextmanager
-def volume(app: ReleasedApp, options: str) -> Iterator[Path]:
-    """The folder of all releases is a file system in memory."""
-    with mounted(app.supervisor.state / "releases", "tmpfs", options) as place:
-        try:
-            yield place
-        finally:
-            app.supervisor.end_everything()
 
 
 def heavy(app: ReleasedApp, mib: int = 4, files: int = 40, **behaviour: Any) -> Path:
@@ -85,7 +75,7 @@ def test_volume_that_is_too_small_says_how_much_is_needed_and_takes_the_release_
         assert app.state()["active"] == "baked"
         remount(place, f"size={256 * MIB}")
         assert app.apply(archive)["result"] == "ok"
-        assert request(app.supervisor.port, "/echo")[1] == "2"
+        assert serves(app) == "2"
         assert app.history() == [("apply", "rejected"), ("apply", "rejected")]
 
 
@@ -109,7 +99,7 @@ def test_volume_without_inodes_says_how_many_are_needed_and_takes_the_release_on
         assert is_clean(app)
         shutil.rmtree(folder)
         assert app.apply(archive)["result"] == "ok"
-        assert request(app.supervisor.port, "/echo")[1] == "2"
+        assert serves(app) == "2"
         assert app.history() == [("apply", "rejected"), ("apply", "rejected")]
 
 
@@ -138,7 +128,7 @@ def test_disk_that_fills_while_it_is_unpacked_or_made_active_leaves_what_served(
         assert app.state()["active"] == "baked"
         filler.unlink()
         assert app.apply(second)["result"] == "ok"
-        assert request(app.supervisor.port, "/echo")[1] == "3"
+        assert serves(app) == "3"
         assert app.history() == [("apply", "rejected"), ("apply", "rejected")]
 
 
@@ -157,9 +147,37 @@ def test_disk_so_full_that_nothing_can_be_written_down_says_why_and_what_was_wro
         assert failures(reports) == {}
         assert "cannot write down that it is active" in outcome["reason"]
         assert "that is not written down yet, as the supervisor cannot write" in outcome["reason"]
-        assert request(app.supervisor.port, "/echo")[1] == "1"
+        assert serves(app) == "1"
         filler.unlink()
         assert app.apply(archive)["result"] == "ok"
-        assert request(app.supervisor.port, "/echo")[1] == "2"
+        assert serves(app) == "2"
         assert is_clean(app)
         assert app.history() == [("apply", "rejected")]
+
+
+def fill_for_good(app: ReleasedApp, place: Path) -> None:
+    """Full, and it stays so: the records that are there keep their blocks though they are replaced."""
+    for name in ("state.json", "state.json.1"):
+        with suppress(FileNotFoundError):
+            os.link(app.place / name, app.place / f"{name}.{secrets.token_hex(4)}")
+    fill(place)
+
+
+def test_supervisor_starts_with_a_trial_and_confirms_it_though_the_disk_is_full(app: ReleasedApp) -> None:
+    with volume(app, f"size={256 * MIB}") as place:
+        app.boot()
+        good = app.good()
+        trial = app.apply(app.built())["detail"]["release"]
+        fill_for_good(app, place)
+        app.supervisor.kill()
+        app.boot()
+        assert (serves(app), app.state()["active"]) == ("3", trial)
+        (place / "filler").unlink()
+        app.supervisor.kill()
+        app.boot(SUPERVISOR_RELEASE_PROBATION_SECONDS="2")
+        reserve = app.place / "reserve.bin"
+        wait_until("some space is kept back", lambda: reserve.exists() and reserve.stat().st_size == RESERVE_BYTES)
+        fill_for_good(app, place)
+        wait_until("it is good", lambda: not app.state()["trial"], limit=20)
+        assert app.state()["previous"] == good
+        wait_until("it is told", lambda: app.history() == [("apply", "ok"), ("apply", "ok")], limit=20)

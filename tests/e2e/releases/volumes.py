@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.releases.rig import ReleasedApp
+
 MIB = 1024 * 1024
 
 
@@ -27,6 +29,16 @@ def mounted(place: Path, kind: str, options: str, source: str = "none") -> Itera
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@contextmanager
+def volume(app: ReleasedApp, options: str) -> Iterator[Path]:
+    """The folder of all releases is a file system in memory."""
+    with mounted(app.supervisor.state / "releases", "tmpfs", options) as place:
+        try:
+            yield place
+        finally:
+            app.supervisor.end_everything()
+
+
 def remount(place: Path, options: str) -> None:
     """The same file system with other options."""
     subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
@@ -36,9 +48,13 @@ def fill(place: Path, *, but_bytes: int = 0) -> Path:
     """Take what is free on the file system of `place`, but so much; gives the file to remove."""
     filler = place / "filler"
     with filler.open("ab") as file:
-        free = os.statvfs(place)
-        missing = free.f_bavail * free.f_frsize - but_bytes
-        os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), missing)
+        for _ in range(1000):  # the supervisor takes some at the same time
+            free = os.statvfs(place)
+            missing = free.f_bavail * free.f_frsize - but_bytes
+            if missing <= 0:
+                break
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), missing)
     return filler
 
 
