@@ -190,7 +190,10 @@ class Apply:
             return fallen_back(state, reason, at)
         if self.journal.mark not in SEALED:
             return state
-        return state.with_known(self._admitted.release, replace(self._known, failed=reason, at=at))
+        known = replace(self._known, failed=reason, at=at)
+        if self.journal.mark not in (Mark.EXPANDED, Mark.TRYING):
+            known = replace(known, schema=(0, 0))  # the database is not of its shape
+        return state.with_known(self._admitted.release, known)
 
     async def _mark(self, mark: Mark) -> None:
         self.journal = replace(self.journal.at(mark), phases=dict(self.report.phases))

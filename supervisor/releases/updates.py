@@ -242,12 +242,11 @@ class Updates:
         return release
 
     def _check_schema(self, release: str) -> None:
-        """Code must not meet a database whose shape it does not know."""
-        now, then = self.state.releases.get(self.state.active), self.state.releases.get(release)
-        level = now.schema[0] if now is not None else 0
+        """Code must not meet a database whose shape it does not know: a roll back does not take migrations back."""
+        level, lowest = max((known.schema for known in self.state.releases.values()), default=(0, 0))
+        then = self.state.releases.get(release)
         known, _ = then.schema if then is not None else (0, 0)
-        lowest = now.schema[1] if now is not None else 0
-        if level and known < lowest:
+        if known < lowest:
             raise RejectedError(
                 f"release {release} cannot live on the database as it is: the schema is at level {level}, which needs "
                 f"code of level {lowest} or above, and that release is of level {known}; apply a newer release instead"

@@ -134,13 +134,15 @@ class ReleaseRoutes:
         return self._answer(await self._asked(self._of(request).roll_back(target, _actor(request))))
 
     async def _confirm(self, request: HttpRequest) -> Response:
-        return self._answer(await self._of(request).confirm())
+        return self._answer(await self._asked(self._of(request).confirm()))
 
     async def _prune(self, request: HttpRequest) -> Response:
         text = request.query_params.get("keep")
         if text is not None and not (text.isascii() and text.isdigit() and len(text) <= 4):
             raise HTTPException(400, f"cannot keep {text!r} releases: give a number, 0 to 9999")
-        return JSONResponse({"deleted": await self._of(request).prune(None if text is None else int(text))})
+        return JSONResponse(
+            {"deleted": await self._asked(self._of(request).prune(None if text is None else int(text)))}
+        )
 
     async def _asked(self, work: Any) -> Any:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from supervisor.core.errors import RejectedError
+from supervisor.core.errors import MigrationError, RejectedError
 from supervisor.releases import room as room_module
 from supervisor.releases.model import BAKED, ReleaseError
 from supervisor.releases.recovery import present
@@ -113,6 +113,34 @@ async def test_back_that_does_not_become_healthy_changes_nothing(room: Room) -> 
         await room.back()
     assert (room.updates.state.active, room.updates.state.good) == (second, second)
     assert (await room.outcomes())[-1] == "roll back rejected"
+
+
+async def test_the_schema_stays_what_it_is_when_code_goes_back(room: Room) -> None:
+    first = await room.good("1.0", schema={"level": 1})
+    second = await room.good("2.0", schema={"level": 2, "min_supported": 1})
+    await room.good("3.0", schema={"level": 3, "min_supported": 2})
+    assert await room.back(second) == second
+    with pytest.raises(RejectedError, match="the schema is at level 3, which needs code of level 2 or above"):
+        await room.back(first)
+
+
+@pytest.mark.parametrize("migrated", [False, True])
+async def test_a_refused_release_counts_for_the_schema_once_it_has_migrated(room: Room, migrated: bool) -> None:
+    first = await room.good("1.0", schema={"level": 1})
+    await room.good("2.0", schema={"level": 1})
+    refused, archive = room.release("3.0", schema={"level": 2, "min_supported": 2})
+    if migrated:
+        room.serving.before = RejectedError("it answers 500")
+    else:
+        room.database.fails = MigrationError("no such table")
+    with pytest.raises(RejectedError, match="is not applied"):
+        await room.updates.apply(refused, sent(archive), room.steps, actor="test")
+    room.serving.before = None
+    if migrated:
+        with pytest.raises(RejectedError, match="cannot live on the database"):
+            await room.back(first)
+    else:
+        assert await room.back(first) == first
 
 
 async def test_back_to_code_that_cannot_live_on_the_schema_is_refused(room: Room) -> None:

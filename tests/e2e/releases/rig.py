@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +36,15 @@ def serves(app: App) -> str:
     return text
 
 
+def unpacker(app: App) -> int | None:
+    """The process that unpacks, once it is there."""
+    for word in Path(f"/proc/{app.supervisor.own_pid}/task/{app.supervisor.own_pid}/children").read_text().split():
+        with suppress(OSError):
+            if b"supervisor.releases.unpack.child" in Path(f"/proc/{word}/cmdline").read_bytes():
+                return int(word)
+    return None
+
+
 class ReleasedApp(App):
     """`app.boot(...)`, then `app.apply(app.built(...))`."""
 
@@ -59,12 +68,15 @@ class ReleasedApp(App):
         found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"active": "baked", "trial": False}
         return found
 
-    def built(self, *options: str, **behaviour: Any) -> Path:
-        """A release with new code; gives its archive, beside which its manifest lies."""
+    def built(self, *options: str, files: Mapping[str, str] | None = None, **behaviour: Any) -> Path:
+        """A release with new code, and with these files; gives its archive, beside which its manifest lies."""
         self.version += 1
         source = self.folder.parent / f"source-{self.version}"
         source.mkdir(exist_ok=True)
         shutil.copy(PROGRAM, source)
+        for name, text in (files or {}).items():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_text(text)
         (source / "behaviour.json").write_text(json.dumps({"version": self.version, "boot_seconds": 0.2, **behaviour}))
         named = ("--app", "app", "--version", f"{self.version}.0", "--sequence", str(self.version))
         ended = self.run("release", "build", str(source), *named, *options)

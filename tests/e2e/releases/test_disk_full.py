@@ -17,7 +17,7 @@ from typing import Any
 
 from supervisor.releases.reserve import RESERVE_BYTES
 from tests.e2e.harness import wait_until
-from tests.e2e.releases.rig import ReleasedApp, serves
+from tests.e2e.releases.rig import ReleasedApp, serves, unpacker
 from tests.e2e.releases.volumes import MIB, fill, fill_inodes, remount, volume
 from tests.e2e.reload.rig import BothLoads, failures
 
@@ -29,15 +29,6 @@ def heavy(app: ReleasedApp, mib: int = 4, files: int = 40, **behaviour: Any) -> 
     for number in range(files):
         (sources / "data" / str(number)).write_bytes(secrets.token_bytes(mib * MIB // files))
     return app.built(**behaviour)
-
-
-def unpacker(app: ReleasedApp) -> int | None:
-    """The process that unpacks, once it is there."""
-    for word in Path(f"/proc/{app.supervisor.own_pid}/task/{app.supervisor.own_pid}/children").read_text().split():
-        with suppress(OSError):
-            if b"supervisor.releases.unpack.child" in Path(f"/proc/{word}/cmdline").read_bytes():
-                return int(word)
-    return None
 
 
 def refused(process: subprocess.Popen[str]) -> dict[str, Any]:

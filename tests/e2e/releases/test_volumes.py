@@ -56,6 +56,20 @@ def test_volume_that_becomes_read_only_refuses_updates_and_what_serves_goes_on(a
         assert app.history()[:2] == [("apply", "ok"), ("apply", "ok")]
 
 
+def test_trial_on_a_volume_that_becomes_read_only_cannot_be_confirmed_and_says_why(app: ReleasedApp) -> None:
+    with volume(app, f"size={256 * MIB}") as place:
+        app.boot()
+        assert app.apply(app.built())["result"] == "ok"
+        remount(place, "ro")
+        ended = app.run("release", "confirm")
+        assert ended.code == 1
+        assert "cannot confirm release 2.0" in ended.error
+        assert "read-only file system" in " ".join(ended.error.split())
+        remount(place, "rw")
+        assert app.run("release", "confirm").code == 0
+        assert app.history() == [("apply", "ok")]
+
+
 @pytest.mark.xfail(strict=True, reason="an error of the disk ends the watch over the probation, and the supervisor")
 def test_probation_that_ends_on_a_read_only_volume_leaves_the_trial_and_what_serves_goes_on(app: ReleasedApp) -> None:
     with volume(app, f"size={256 * MIB}") as place:
