@@ -97,7 +97,7 @@ def test_volume_without_inodes_says_how_many_are_needed_and_takes_the_release_on
 def test_disk_that_fills_while_it_is_unpacked_or_made_active_leaves_what_served(app: ReleasedApp) -> None:
     with volume(app, f"size={256 * MIB}") as place:
         app.boot()
-        first, second = heavy(app, 16), heavy(app, 1, boot_seconds=2)
+        first, second = heavy(app, 16), heavy(app, 1, boot_seconds=1)
         with BothLoads(app) as load:
             with app.running("release", "apply", str(first), "--json") as process:
                 child = wait_until("it is unpacked", lambda: unpacker(app))
@@ -126,7 +126,7 @@ def test_disk_that_fills_while_it_is_unpacked_or_made_active_leaves_what_served(
 def test_disk_so_full_that_nothing_can_be_written_down_says_why_and_what_was_wrong(app: ReleasedApp) -> None:
     with volume(app, f"size={256 * MIB}") as place:
         app.boot()
-        archive = heavy(app, 1, boot_seconds=2)
+        archive = heavy(app, 1, boot_seconds=1)
         with BothLoads(app) as load:
             with app.running("release", "apply", str(archive), "--json") as process:
                 app.wait_state(2, "starting")
