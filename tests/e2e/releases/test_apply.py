@@ -10,6 +10,7 @@ import tarfile
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_releases_follow_each_other_under_load_and_no_request_fails(app: Release
     ids=["500s", "exits", "deaf"],
 )
 def test_release_that_is_broken_is_refused_under_load_and_nothing_fails(
-    app: ReleasedApp, behaviour: dict[str, object], why: str
+    app: ReleasedApp, behaviour: dict[str, Any], why: str
 ) -> None:
     app.boot()
     bad = app.built(**behaviour)
