@@ -1,4 +1,4 @@
-"""Stacks for tests, gone with them; and a table of how long each ordeal took."""
+"""Stacks for tests, gone with them; and tables of how long each ordeal took and what each load asked for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from tests.e2e.docker.echo import EchoStack
 from tests.e2e.docker.stack import BACK_SECONDS, Back, Kind, Stack
 from tests.engine_rig.engine import Engine, Share
 
-pytest.register_assert_rewrite("tests.e2e.docker.documented")
+pytest.register_assert_rewrite("tests.e2e.docker.documented", "tests.e2e.docker.releases")
 
 MakeStack = Callable[..., Stack]
 Measured = Callable[[Back], None]
 AnyStack = TypeVar("AnyStack", bound=Stack)
-_PROPERTY = "back"
+_TABLES = {
+    "back": "until notes could be read and written, and until all ran",
+    "load": "requests while releases were applied",
+    "kills": "updates that docker kill ended",
+}
 _ENVIRON = {"SUPERVISOR_BAKE_SECONDS": "0.3"}  # each reload would take the usual 5 s more
 
 
@@ -85,20 +89,22 @@ def measured(record_property: Callable[[str, object], None]) -> Measured:
     """Record how long it took; it must be within what is allowed."""
 
     def record(back: Back) -> None:
-        record_property(_PROPERTY, f"{back.served_seconds:6.2f} s {back.running_seconds:6.2f} s")
+        record_property("back", f"{back.served_seconds:6.2f} s {back.running_seconds:6.2f} s")
         assert back.running_seconds < BACK_SECONDS
 
     return record
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rows = [
-        (str(value), report.nodeid.rpartition("/")[2])
-        for report in terminalreporter.stats.get("passed", [])
-        for name, value in report.user_properties
-        if name == _PROPERTY and report.when == "call"
-    ]
-    if rows:
-        terminalreporter.section("until notes could be read and written, and until all ran")
-        for value, test in sorted(rows, key=lambda row: row[1]):
-            terminalreporter.line(f"{value}  {test}")
+    for name, title in _TABLES.items():
+        rows = [
+            (str(value), report.nodeid.rpartition("/")[2])
+            for word in ("passed", "failed")
+            for report in terminalreporter.stats.get(word, [])
+            for key, value in report.user_properties
+            if key == name and report.when == "call"
+        ]
+        if rows:
+            terminalreporter.section(title)
+            for value, test in sorted(rows, key=lambda row: row[1]):
+                terminalreporter.line(f"{value}  {test}")

@@ -19,7 +19,7 @@ from tests.load.report import Report
 
 STREAM_SECONDS = 4.0
 _RATE = 100.0
-_KEPT = 8
+_CONNECTIONS = 8
 _DOCKERFILE = """
 FROM {parent}
 RUN rm -rf /app/*
@@ -70,13 +70,16 @@ class EchoStack(Stack):
 
 
 class Loads:
-    """At a time on each of the stack's ports: requests on kept connections and on new ones, half of them POST."""
+    """At a time on each of the stack's ports: requests on kept connections and on new ones, half of them POST.
 
-    def __init__(self, stack: EchoStack) -> None:
+    `kept_rate` and `new_rate` are requests a second on one port.
+    """
+
+    def __init__(self, stack: EchoStack, *, kept_rate: float = _RATE, new_rate: float = _RATE) -> None:
         plans = [
-            Plan(url=f"{url}/echo", rate=_RATE, connections=connections, post_every=2, limit_seconds=15)
+            Plan(url=f"{url}/echo", rate=rate, connections=connections, post_every=2, limit_seconds=15)
+            for connections, rate in ((_CONNECTIONS, kept_rate), (0, new_rate))
             for url in stack.urls
-            for connections in (_KEPT, 0)
         ]
         self._loads = [Load(plan) for plan in plans]
         self._running = ExitStack()
@@ -99,4 +102,5 @@ class Loads:
             load.version_at(version)
 
     def stop(self) -> list[Report]:
+        """Those of the kept connections come first, one a port."""
         return [load.stop() for load in self._loads]
