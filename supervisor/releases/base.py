@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +22,10 @@ from supervisor.releases.model import ReleaseError
 from supervisor.releases.tree import RECORDS
 from supervisor.store.files import point_link
 
-BASE_FILE = "base.sha256"
-"""In a release's records: the fingerprint of the image's tree that it has links into."""
+BASE_FILE = "base.json"
+"""In a release's records: what of the image's tree it has links to, that one's fingerprint, and when that was taken."""
+_CLUTTER = frozenset({".reload-trigger", "__pycache__", ".cache"})
+"""What comes and goes in an image's tree as its app runs and is reloaded."""
 
 
 def is_within(path: str, folders: Sequence[str]) -> bool:
@@ -58,13 +63,17 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
         return sorted(found, key=lambda item: item.name)
 
 
-def fingerprint(base: Path) -> str:
-    """SHA-256 (hex) over names, kinds, sizes and times of all in the image's tree: what a link leads to is the same, or
-    it is another image's. Contents are not read, as 2 GB would be at every start.
+def fingerprint(base: Path, names: Sequence[str] = ("",), *, until_ns: int | None = None) -> str:
+    """SHA-256 (hex) over names, kinds, sizes and times of all in the image's tree, or in `names` of it: what a link
+    leads to is the same, or it is another image's. Contents are not read, as 2 GB would be at every start.
+
+    Files written after `until_ns` (nanoseconds since 1970) do not count: apps write some beside their code.
     """
     digest = hashlib.sha256()
-    for name in _walked(base, ""):
+    for name in sorted(path for start in names for path in _walked(base, start)):
         status = (base / name).lstat()
+        if until_ns is not None and status.st_mtime_ns > until_ns:
+            continue
         target = os.readlink(base / name) if os.path.islink(base / name) else ""
         fields = (name, f"{status.st_mode:o}", str(status.st_size), str(status.st_mtime_ns), target)
         digest.update("\0".join(fields).encode(errors="surrogateescape") + b"\n")
@@ -72,10 +81,21 @@ def fingerprint(base: Path) -> str:
 
 
 def _walked(base: Path, path: str) -> Iterator[str]:
+    """The files and links at or below `path`; none where nothing is."""
+    place = base / path
+    if place.is_dir() and not place.is_symlink():
+        yield from _below(base, path)
+    elif os.path.lexists(place):
+        yield path
+
+
+def _below(base: Path, path: str) -> Iterator[str]:
     for item in _listed(base / path):
         name = f"{path}/{item.name}" if path else item.name
+        if item.name in _CLUTTER:
+            continue
         if item.is_dir(follow_symlinks=False):
-            yield from _walked(base, name)
+            yield from _below(base, name)
         else:
             yield name
 
@@ -120,16 +140,21 @@ class Base:
         if names and manifest.link:
             records = tree / RECORDS
             records.mkdir(mode=0o755, exist_ok=True)
-            (records / BASE_FILE).write_text(fingerprint(self.path) + "\n")
+            now = time.time_ns()
+            told = {"names": names, "until_ns": now, "fingerprint": fingerprint(self.path, names, until_ns=now)}
+            (records / BASE_FILE).write_text(json.dumps(told) + "\n")
 
     def why_unusable(self, tree: Path) -> str:
         """Why a release cannot be used on this image; empty where it can. Blocks."""
         try:
-            wanted = (tree / RECORDS / BASE_FILE).read_text().strip()
+            text = (tree / RECORDS / BASE_FILE).read_text()
         except FileNotFoundError:
             return ""
-        if self.path.is_dir() and fingerprint(self.path) == wanted:
-            return ""
+        # A record that cannot be read proves nothing, and neither does a tree that changes as it is looked at.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            told = json.loads(text)
+            if fingerprint(self.path, told["names"], until_ns=told["until_ns"]) == told["fingerprint"]:
+                return ""
         return (
             f"it has links into {str(self.path)!r} of another image; build it with `link = false`, or apply one "
             f"that was built for this image"

@@ -50,6 +50,13 @@ def test_an_image_is_known_by_its_files_and_its_release(tmp_path: Path) -> None:
     assert read_image(tmp_path / "none") == Image("", 0)
 
 
+def test_an_image_is_the_same_after_a_reload_and_a_run_of_its_app(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"server.py": "one"})
+    first = read_image(tmp_path)
+    write_tree(tmp_path, {".reload-trigger": "", "lib/__pycache__/server.pyc": "compiled"})
+    assert read_image(tmp_path) == first
+
+
 def test_the_record_is_read_again_and_a_broken_one_is_none(tmp_path: Path) -> None:
     file = ImageFile(tmp_path / "image.json")
     assert file.read() is None
