@@ -101,7 +101,9 @@ def next_trees(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     run(source, "npm", "ci", "--no-audit", "--no-fund")
     trees = []
     for number in (1, 2):
-        (source / "app" / "version.js").write_text(f"export const version = {number};\n")
+        for name in ("page.jsx", "details.jsx"):
+            text = (NEXT_APP / "app" / name).read_text()
+            (source / "app" / name).write_text(text.replace("version = 1", f"version = {number}"))
         run(source, "node_modules/.bin/next", "build")
         tree = source.parent / f"tree-{number}"
         shutil.copytree(source / ".next" / "standalone", tree, symlinks=True)

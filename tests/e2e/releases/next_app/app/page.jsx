@@ -2,7 +2,8 @@
 
 import dynamic from "next/dynamic";
 import { useState } from "react";
-import { version } from "./version";
+
+const version = 1;
 
 // A chunk of its own, asked for when it is shown: maybe after an update.
 const Details = dynamic(() => import("./details"), { ssr: false });
