@@ -104,6 +104,12 @@ def applying(stack: EchoStack, archive: Path) -> Iterator[subprocess.Popen[str]]
             process.kill()
 
 
+def apply(stack: EchoStack, archive: Path) -> int:
+    """The same by hand; gives its exit code."""
+    with applying(stack, archive) as process:
+        return process.wait(_LIMIT)
+
+
 def serves(stack: EchoStack) -> int:
     """The version that answers."""
     return int(fetch(f"{stack.app_url}/echo")[1])
