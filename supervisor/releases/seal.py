@@ -10,7 +10,7 @@ from pathlib import Path
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import ReleaseError
-from supervisor.releases.tree import RECORDS, tree_digest, walk_tree
+from supervisor.releases.tree import RECORDS, Digests, tree_digest, walk_tree
 from supervisor.store.files import sync_folder
 
 MANIFEST_FILE = "manifest.json"
@@ -18,9 +18,9 @@ SIGNATURE_SUFFIX = ".minisig"
 DIGEST_FILE = "tree.sha256"
 
 
-def write_records(tree: Path, manifest: bytes, signatures: tuple[bytes, ...]) -> None:
+def write_records(tree: Path, manifest: bytes, signatures: tuple[bytes, ...], digests: Digests) -> None:
     """Our records of the release, within it: the manifest's exact bytes, its signatures, and the digest of the tree as
-    it lies there, with the links that it was completed with. Raises OSError.
+    it lies there, with the links that it was completed with. `digests` are those of `check_tree`. Raises OSError.
     """
     records = tree / RECORDS
     records.mkdir(mode=0o755, exist_ok=True)
@@ -28,17 +28,21 @@ def write_records(tree: Path, manifest: bytes, signatures: tuple[bytes, ...]) ->
     for number, signature in enumerate(signatures):
         name = f"{MANIFEST_FILE}{f'.{number}' if number else ''}{SIGNATURE_SUFFIX}"
         (records / name).write_bytes(signature)
-    (records / DIGEST_FILE).write_text(tree_digest(walk_tree(tree)) + "\n")
+    (records / DIGEST_FILE).write_text(tree_digest(walk_tree(tree, digests)) + "\n")
 
 
-def check_tree(tree: Path, manifest: Manifest) -> None:
-    """Raises ReleaseError where what lies there is not what the manifest says, whoever unpacked it. Reads all of it."""
-    found = tree_digest(walk_tree(tree))
+def check_tree(tree: Path, manifest: Manifest) -> Digests:
+    """Raises ReleaseError where what lies there is not what the manifest says, whoever unpacked it. Reads all of it,
+    and gives what it read.
+    """
+    digests = Digests()
+    found = tree_digest(walk_tree(tree, digests))
     if found != manifest.tree.digest:
         raise ReleaseError(
             f"cannot use the unpacked tree: its digest is {found[:12]}, the manifest says {manifest.tree.digest[:12]}; "
             f"build the release again"
         )
+    return digests
 
 
 def why_damaged(tree: Path) -> str:

@@ -115,12 +115,13 @@ class Apply:
         async with self._phase("unpack"):
             await self._steps.unpack.unpack(self._staging / "archive", tree, manifest)
         async with self._phase("check"):
-            await in_thread(lambda: check_tree(tree, manifest))
+            digests = await in_thread(lambda: check_tree(tree, manifest))
         async with self._phase("fill"):
             await in_thread(lambda: make_shared(self._layout, tree, manifest, self._steps.owner))
             await in_thread(lambda: carry(tree, manifest.keep_assets, self._older()))
             await self._steps.fill.fill(tree, manifest)
-            await in_thread(lambda: write_records(tree, self._admitted.data, self._admitted.signatures))
+            data, signatures = self._admitted.data, self._admitted.signatures
+            await in_thread(lambda: write_records(tree, data, signatures, digests))
 
     def _older(self) -> list[Path]:
         """The trees of good releases, the newest first, and at last the image's own."""
