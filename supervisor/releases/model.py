@@ -38,7 +38,7 @@ class Kind(StrEnum):
     LINK = "link"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Entry:
     """One entry of a tree. `path` is relative, with `/`, without `.` and `..`, in UTF-8 or surrogate escapes.
 
@@ -65,15 +65,17 @@ def why_bad_path(path: str) -> str:
     parts = path.split("/")
     if not path or path.startswith("/"):
         return "is empty or absolute"
-    if any(part in ("", ".", "..") for part in parts):
+    if "" in parts or "." in parts or ".." in parts:
         return "has an empty part, `.` or `..`"
     if "\0" in path:
         return "has a NUL"
     if _DRIVE.match(path) or "\\" in parts[0]:
         return "is a Windows path"
-    if len(os.fsencode(path)) > MAX_PATH_BYTES or len(parts) > MAX_DEPTH:
+    length = len(os.fsencode(path))
+    if length > MAX_PATH_BYTES or len(parts) > MAX_DEPTH:
         return f"is longer than {MAX_PATH_BYTES} bytes, or deeper than {MAX_DEPTH} folders"
-    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
+    # Asked of each entry: no part is longer than the whole.
+    if length > MAX_NAME_BYTES and any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
         return f"has a part of more than {MAX_NAME_BYTES} bytes"
     return ""
 

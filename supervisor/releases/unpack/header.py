@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 
 from supervisor.releases.unpack.refusal import BUILD_AGAIN, SEND_AGAIN, refusal
 
 BLOCK_BYTES = 512
+_FIELDS = struct.Struct("100s 8s 8x 8x 12s 12s 8s s 100s 8s 80x 155s 12x")
+"""Name, mode, (owner, group,) size, time, checksum, type, target, magic with version, (owner, devices,) prefix."""
+_BLANK_CHECKSUM = 8 * ord(" ")
 _POSIX, _GNU = b"ustar\x0000", b"ustar  \x00"
 _SECONDS = re.compile(rb"(-?\d{1,18})(?:\.\d*)?\Z")
 _SIZE = re.compile(rb"\d{1,18}\Z")
@@ -27,22 +31,21 @@ class Header:
 
 def parse_header(block: bytes, where: str) -> Header:
     """Raises ReleaseError for a damaged block, an unknown format or a number that is none; `where` it is, in words."""
-    fields = block[:148] + b"        " + block[156:]
-    if _number(block[148:156], "checksum", where) != sum(fields):
+    name, mode, size, mtime, checksum, mark, target, magic, prefix = _FIELDS.unpack(block)
+    if _number(checksum, "checksum", where) != sum(block) - sum(checksum) + _BLANK_CHECKSUM:
         raise refusal(f"the checksum of the header {where} is wrong", SEND_AGAIN)
-    magic = block[257:265]
     if magic not in (_POSIX, _GNU):
         raise refusal(f"the header {where} is of no tar format that is read here", "pack it as pax, ustar or GNU tar")
-    name = _text(block[:100])
-    if magic == _POSIX and (prefix := _text(block[345:500])):  # GNU has times in this place
-        name = prefix + b"/" + name
+    name = _text(name)
+    if magic == _POSIX and (above := _text(prefix)):  # GNU has times in this place
+        name = above + b"/" + name
     return Header(
         name=name,
-        mode=_number(block[100:108], "mode", where),
-        size=_number(block[124:136], "size", where),
-        mtime=_number(block[136:148], "time", where),
-        type=block[156:157],
-        target=_text(block[157:257]),
+        mode=_number(mode, "mode", where),
+        size=_number(size, "size", where),
+        mtime=_number(mtime, "time", where),
+        type=mark,
+        target=_text(target),
     )
 
 
