@@ -18,8 +18,8 @@ MAX_RATIO = 200
 RATIO_FREE_BYTES = 16 * MIB
 MAX_FRAMES = 4096
 """Of zstd; pzstd makes one for each few MiB."""
-_READ_BYTES = 64 * 1024
-_CHUNK_BYTES = 256 * 1024
+_READ_BYTES = 256 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f, RFC 8878 section 3.1.2
@@ -62,7 +62,7 @@ class Source:
 
 
 def decompress(source: Source, compression: Compression, *, max_bytes: int) -> Iterator[bytes]:
-    """The unpacked stream in pieces of 256 KiB at most. Read to its end it has also proved that of the file."""
+    """The unpacked stream in pieces of 1 MiB at most. Read to its end it has also proved that of the file."""
     made = 0
     for chunk in _gunzip(source) if compression is Compression.GZIP else _unzstd(source):
         made += len(chunk)

@@ -103,7 +103,9 @@ class _Making:
             self._writer.folder(folder)
 
     def _add_file(self, path: str, member: Member) -> None:
-        content = self._told(self._reader.content())
+        self._tell(self.contents.bytes, self._files)
+        whole = self._reader.whole()
+        content = self._told(self._reader.content()) if whole is None else (whole,)
         digest = self._writer.file(path, content, executable=member.executable, mtime=self._time_of(member))
         self.contents.add_file(path, digest, member.size, executable=member.executable)
         self._files += 1
@@ -114,9 +116,9 @@ class _Making:
     def _told(self, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
         done = self.contents.bytes
         for piece in pieces:
-            self._tell(done, self._files)
-            done += len(piece)
             yield piece
+            done += len(piece)
+            self._tell(done, self._files)
 
     def _copy(self, path: str, member: Member) -> None:
         source = self.contents.file(tree_path(bare_name(member.target, folder=False)), of=path)

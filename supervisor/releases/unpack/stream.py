@@ -23,11 +23,16 @@ class Stream:
 
     def take(self, count: int, what: str, name: str = "") -> bytes:
         """Exactly `count` bytes (bounded by the caller, as they are kept); an error says `what` and whose."""
+        found = self.whole(count)
+        return b"".join(self.pieces(count, what, name)) if found is None else bytes(found)
+
+    def whole(self, count: int) -> memoryview | None:
+        """Exactly `count` bytes where they are at hand, without a copy; None, and nothing taken, where they are not."""
         end = self._at + count
-        if end <= len(self._chunk):
-            start, self._at = self._at, end
-            return bytes(self._chunk[start:end])
-        return b"".join(self.pieces(count, what, name))
+        if end > len(self._chunk):
+            return None
+        start, self._at = self._at, end
+        return self._chunk[start:end]
 
     def pieces(self, count: int, what: str, name: str = "") -> Iterator[memoryview]:
         """The same in pieces as they come, each good until the next."""

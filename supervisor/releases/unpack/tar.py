@@ -88,10 +88,18 @@ class TarReader:
         while (member := self._next()) is not None:
             self._left, self._name = member.size, member.name
             yield member
-            for _ in self.content():
-                pass
+            if self._left:
+                for _ in self.content():
+                    pass
             self._stream.take(-member.size % BLOCK_BYTES, "the entry", member.name)
         self._end()
+
+    def whole(self) -> memoryview | None:
+        """All of the contents where they are at hand, as of most files; None where `content` is to be asked."""
+        found = self._stream.whole(self._left)
+        if found is not None:
+            self._left = 0
+        return found
 
     def content(self) -> Iterator[memoryview]:
         """What is left of the contents, in pieces, each good until the next."""
