@@ -12,6 +12,8 @@ from supervisor.releases.unpack.refusal import refusal
 
 _OPEN_FOLDERS = 64
 _COPY_BYTES = 256 * 1024
+_WRITE_BYTES = 64 * 1024
+"""To one write, as for what is received: larger ones may wait for memory in one piece."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -91,6 +93,5 @@ class Writer:
 
 
 def _write(descriptor: int, piece: memoryview) -> None:
-    written = os.write(descriptor, piece)
-    while written < len(piece):
-        written += os.write(descriptor, piece[written:])
+    while piece:
+        piece = piece[os.write(descriptor, piece[:_WRITE_BYTES]) :]

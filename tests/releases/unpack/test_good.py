@@ -93,6 +93,17 @@ def test_dot_slash_before_names_and_the_record_beside_the_tree_are_taken(rig: Ri
     assert [entry.path for entry in walk_tree(rig.tree)] == ["b"]
 
 
+@pytest.mark.parametrize("taken", [1_000_000_000, 4_321])
+def test_large_file_and_its_copy_are_written_whole(taken: int, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several pieces, and where the system takes less than it is given."""
+    content, write = os.urandom(2_500_000), os.write
+    monkeypatch.setattr("supervisor.releases.unpack.writer.os.write", lambda to, data: write(to, data[:taken]))
+    done = rig.extract(archive(file("app/large", content), hard_link("app/copy", "app/large"), file("app/last")))
+    monkeypatch.undo()
+    assert (rig.tree / "large").read_bytes() == (rig.tree / "copy").read_bytes() == content
+    assert done.digest == tree_digest(walk_tree(rig.tree))
+
+
 def test_folders_that_are_missing_are_made_and_may_come_later(rig: Rig) -> None:
     done = rig.extract(archive(file("app/a/b/c"), folder("app/a/b"), folder("app/a")))
     assert sorted(entry.path for entry in walk_tree(rig.tree)) == ["a", "a/b", "a/b/c"]
