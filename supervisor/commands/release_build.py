@@ -52,7 +52,7 @@ _NUMBERS: dict[str, tuple[type[int] | type[float], str]] = {
     "health.start_seconds": (float, "how long its start may take"),
     "front.drain_seconds": (float, "how long requests in hand may take when it is replaced"),
     "schema.level": (int, "the database's schema after its migrations"),
-    "schema.min_supported": (int, "the lowest schema its code can live on"),
+    "schema.min_supported": (int, "the lowest level of code that can live on that schema"),
 }
 _SWITCHES = {
     "link": "missing parts come by links, not by copies",

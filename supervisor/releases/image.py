@@ -27,11 +27,14 @@ class OnImageChange(StrEnum):
 class Image:
     """The app of an image: a fingerprint of its tree, and the sequence of the release it was made from (0: not known).
 
+    Files written after `until_ns` (nanoseconds since 1970) do not count: apps write some beside their code.
+
     An image that is made from a release keeps that one's manifest in `.release/manifest.json` of the app's folder.
     """
 
     fingerprint: str
     sequence: int = 0
+    until_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,14 @@ def decide(policy: OnImageChange, image: Image, before: Image | None, active: st
     return Verdict(told=f"the image's app (sequence {image.sequence}) is not newer than release {active}, which stays")
 
 
-def read_image(base: Path) -> Image:
-    """The app of this image. Blocks for as long as a look at each of its files takes; raises OSError."""
+def read_image(base: Path, until_ns: int) -> Image:
+    """The app of this image, up to a moment. Blocks while each of its files is looked at; raises OSError."""
     try:
         manifest = parse_manifest((base / RECORDS / MANIFEST_FILE).read_bytes())
         sequence = manifest.sequence
     except (OSError, ReleaseError):
         sequence = 0
-    return Image(fingerprint(base) if base.is_dir() else "", sequence)
+    return Image(fingerprint(base, until_ns=until_ns) if base.is_dir() else "", sequence, until_ns)
 
 
 class ImageFile:

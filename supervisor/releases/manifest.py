@@ -87,9 +87,8 @@ class FrontHints(_Part):
 
 
 class Schema(_Part):
-    """The level of the database's schema after this release's migrations, and the lowest that its code can live on.
-
-    With level 0 nothing is said, and any will do.
+    """The level of the database's schema after this release's migrations, and the lowest level of code that can live on
+    it. With level 0 nothing is said, and any will do.
     """
 
     level: Count = 0

@@ -6,7 +6,6 @@ Each change is durable once its method returns, and is never cut in half by a ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -108,9 +107,3 @@ async def _shielded(work: Callable[[], T]) -> T:
     with anyio.CancelScope(shield=True):
         found.append(await in_thread(work))
     return found[0]
-
-
-def of_disk(error: OSError, root: Path) -> str:
-    """What the disk of `root` did not let be done, and what helps."""
-    what = error.filename or root
-    return f"cannot write {str(what)!r}: {(error.strerror or str(error)).lower()}; make room there, or mend that place"

@@ -19,7 +19,7 @@ from supervisor.releases.assets import carry
 from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.model import ReleaseError, of_disk
 from supervisor.releases.receive import Receipt, receive
-from supervisor.releases.records import Records, in_thread, of_disk
+from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import SEALED, discard, empty_trash
 from supervisor.releases.reserve import release_reserve
 from supervisor.releases.seal import check_tree, make_shared, seal, write_records

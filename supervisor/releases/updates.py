@@ -15,8 +15,8 @@ from supervisor.releases.history import Line
 from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest, parse_manifest
-from supervisor.releases.model import BAKED, ReleaseError
-from supervisor.releases.records import Records, in_thread, of_disk
+from supervisor.releases.model import BAKED, ReleaseError, of_disk
+from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import Recovered, discard, empty_trash, present, recover
 from supervisor.releases.reserve import keep_reserve
 from supervisor.releases.retention import KEEP, surplus, way_back
@@ -290,7 +290,10 @@ class Updates:
         return await in_thread(self._records.history.verify)
 
     async def prune(self, keep: int | None = None) -> list[str]:
-        """Delete what need not be kept, by the setting or with so many good ones; gives the ids. Raises ReleaseError."""
+        """Delete what need not be kept, by the setting or with so many good ones; gives the ids.
+
+        Raises ReleaseError.
+        """
         async with self._lock:
             with self._on_disk("delete releases that need not be kept"):
                 return await self.make_room(keep)

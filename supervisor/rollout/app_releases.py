@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,7 @@ class AppReleases:
         self.updates = Updates(self.layout, now=now, live=self._live, keep=settings.release_keep)
         self.reaper = reaper
         self._settings = settings
+        self._image_file = ImageFile(self.layout.image)
         self._base = Base(settings.app_dir, self.layout.base / "tree")
         self._turn = turn
         self._publish = publish
@@ -82,7 +84,11 @@ class AppReleases:
             if not why:
                 return home
             self._publish(Warned(message=f"release {release} is not used: {why}"))
-            if not await self.updates.give_up_trial(why):
+            try:
+                if not await self.updates.give_up_trial(why):
+                    await self.updates.use_image(why)
+            except ReleaseError as error:
+                self._publish(Warned(message=f"the image's own app is started, and that is not written down: {error}"))
                 return AppHome()
 
     async def _home_of(self, release: str) -> tuple[AppHome, str]:
@@ -100,21 +106,28 @@ class AppReleases:
 
     async def _look_at_image(self) -> None:
         """Where the image was changed since the last start: which app is started now."""
-        file, state = ImageFile(self.layout.image), self.updates.state
-        image = await anyio.to_thread.run_sync(read_image, self._settings.app_dir)
+        state = self.updates.state
+        before = await anyio.to_thread.run_sync(self._image_file.read)
+        until = before.until_ns if before is not None else time.time_ns()
+        image = await anyio.to_thread.run_sync(read_image, self._settings.app_dir, until)
+        if image == before:
+            return
         known = state.releases.get(state.active)
         sequence = known.sequence if known is not None else 0
-        before = await anyio.to_thread.run_sync(file.read)
         verdict = decide(OnImageChange(self._settings.on_image_change), image, before, state.active, sequence)
         if verdict.told:
             self._publish(Notice(message=verdict.told))
         if verdict.use_image:
             await self.updates.use_image(verdict.told)
-        await anyio.to_thread.run_sync(file.write, image)
+        await self._note_image()
 
     async def _note_image(self) -> None:
-        image = await anyio.to_thread.run_sync(read_image, self._settings.app_dir)
-        await anyio.to_thread.run_sync(ImageFile(self.layout.image).write, image)
+        """What cannot be written down is told again at the next start."""
+        try:
+            image = await anyio.to_thread.run_sync(read_image, self._settings.app_dir, time.time_ns())
+            await anyio.to_thread.run_sync(self._image_file.write, image)
+        except OSError as error:
+            self._publish(Warned(message=f"which image this is, is not remembered: {of_disk(error)}"))
 
     def connect(self, parts: Parts) -> None:
         """From now on releases can be applied."""

@@ -73,6 +73,6 @@ def _told(commit: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]
         try:
             await commit()
         except OSError as error:
-            raise RejectedError(of_disk(error)) from error
+            raise RejectedError(f"cannot write down that it is active, as the supervisor {of_disk(error)}") from error
 
     return committed

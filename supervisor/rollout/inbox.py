@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -142,9 +143,14 @@ class Inbox:
             reason = str(error)
         if reason is None:
             return
-        await anyio.to_thread.run_sync(_put_away, found, reason)
         if reason:
             self._publish(Warned(message=f"the release in {str(found.folder)!r} is refused: {reason}"))
+        try:
+            await anyio.to_thread.run_sync(_put_away, found, reason)
+        except OSError as error:
+            self._waiting[found.folder] = _Waiting(found.seen, math.inf)
+            why = of_disk(error, found.folder)
+            self._publish(Warned(message=f"the release in {str(found.folder)!r} cannot be put away: {why}"))
 
     async def _apply(self, found: Found) -> str | None:
         """Why it is not in service; empty where it is, None where it is left for the next start."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from supervisor.core.errors import SupervisorError
 from supervisor.core.events import AppHeld, AppRestarting, Event, Notice, Publish, Warned
 from supervisor.core.requests import Outcome
 from supervisor.releases.updates import Updates
@@ -54,8 +55,15 @@ class Probation:
                     await self._leave()
                 continue
             # Its time is over, and nothing else began meanwhile: that would have been news.
+            await self._confirm(state.active)
+
+    async def _confirm(self, release: str) -> None:
+        """What cannot be written down leaves it on trial, for another probation."""
+        try:
             if await self._updates.confirm():
-                self._publish(Notice(message=f"release {state.active} held, and is good from now on"))
+                self._publish(Notice(message=f"release {release} held, and is good from now on"))
+        except SupervisorError as error:
+            self._publish(Warned(message=f"release {release} held, and stays on trial: {error}"))
 
     async def _leave(self) -> None:
         outcome = await self._go_back()

@@ -112,11 +112,11 @@ async def test_what_is_written_into_the_image_s_tree_later_does_not_make_it_anot
     image: Path, tmp_path: Path
 ) -> None:
     tree = tree_of(tmp_path, "server.js")
-    await Base(image).fill(tree, manifest())
+    await based(image).fill(tree, manifest())
     (image / "node_modules/.cache").mkdir()
     for name in (".reload-trigger", "server.js", "public/uploaded.png", "node_modules/.cache/a"):
         (image / name).write_text("written as it runs")
-    assert Base(image).why_unusable(tree) == ""
+    assert based(image).why_unusable(tree) == ""
 
 
 async def test_an_image_without_an_app_has_nothing_to_give(tmp_path: Path) -> None:

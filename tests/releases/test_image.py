@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tests.releases.test_base import manifest
 
 OLD = Image("a" * 64, 3)
 ACTIVE = "5.0-aaaaaaaaaaaa"
+LATER = 2**62
 
 
 @pytest.mark.parametrize("policy", list(OnImageChange))
@@ -41,20 +44,32 @@ def test_a_changed_image_is_decided_by_policy_and_sequence(policy: str, sequence
 def test_an_image_is_known_by_its_files_and_its_release(tmp_path: Path) -> None:
     app = tmp_path / "app"
     write_tree(app, {"server.js": "one"})
-    first = read_image(app)
+    first = read_image(app, LATER)
     assert first.sequence == 0
     write_tree(app, {".release/manifest.json": manifest_bytes(manifest()).decode(), "server.js": "another"})
-    second = read_image(app)
+    second = read_image(app, LATER)
     assert second.sequence == 1
     assert second.fingerprint != first.fingerprint
-    assert read_image(tmp_path / "none") == Image("", 0)
+    assert read_image(tmp_path / "none", LATER) == Image("", 0, LATER)
 
 
 def test_an_image_is_the_same_after_a_reload_and_a_run_of_its_app(tmp_path: Path) -> None:
     write_tree(tmp_path, {"server.py": "one"})
-    first = read_image(tmp_path)
+    first = read_image(tmp_path, LATER)
     write_tree(tmp_path, {".reload-trigger": "", "lib/__pycache__/server.pyc": "compiled"})
-    assert read_image(tmp_path) == first
+    assert read_image(tmp_path, LATER) == first
+
+
+def test_what_an_app_writes_beside_its_code_does_not_make_another_image(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"server.py": "one"})
+    until = time.time_ns()
+    first = read_image(tmp_path, until)
+    write_tree(tmp_path, {"data.sqlite": "rows"})
+    os.utime(tmp_path / "data.sqlite", ns=(until + 1, until + 1))
+    assert read_image(tmp_path, until) == first
+    (tmp_path / "server.py").write_text("two")
+    os.utime(tmp_path / "server.py", ns=(until + 1, until + 1))
+    assert read_image(tmp_path, until) != first
 
 
 def test_the_record_is_read_again_and_a_broken_one_is_none(tmp_path: Path) -> None:

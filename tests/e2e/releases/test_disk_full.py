@@ -137,7 +137,7 @@ def test_disk_so_full_that_nothing_can_be_written_down_says_why_and_what_was_wro
             reports = load.stop()
         assert failures(reports) == {}
         assert "cannot write down that it is active" in outcome["reason"]
-        assert "that is not written down yet, as the supervisor cannot write" in outcome["reason"]
+        assert "that is not written down yet, as the supervisor cannot use" in outcome["reason"]
         assert serves(app) == "1"
         filler.unlink()
         assert app.apply(archive)["result"] == "ok"
