@@ -162,17 +162,24 @@ class Engine:
         *,
         action: str,
         params: Mapping[str, Any] | None = None,
+        body: Any = None,
         headers: Mapping[str, str] | None = None,
         opening_seconds: float | None = None,
+        piece_bytes: int | None = None,
     ) -> AsyncIterator[ObjectReceiveStream[bytes]]:
-        """An endless answer, piece by piece; only its opening has a limit.
+        """An endless answer, piece by piece; only its opening has a limit. `body` is sent as JSON.
+
+        Without `piece_bytes` pieces are as the engine sends them, which only a chunked answer has. Else they are of
+        that size: what is large and not chunked would be read into one piece.
 
         Leaving the block ends the connection, and with it the thread that reads it: none is left when this returns
         (over ssh, whose channel cannot be woken, it is left to end by itself).
         A connection that breaks ends the block with Unavailable.
         """
         limit = opening_seconds or self.timeout_seconds
-        options = {"params": params, "headers": dict(headers or {}), "stream": True}
+        options: dict[str, Any] = {"params": params, "headers": dict(headers or {}), "stream": True}
+        if body is not None:
+            options["json"] = body
         versioned = await self._versioned(path)
         response = await self._in_thread(self._open, method, versioned, options, limit, action=action, limit=limit)
         try:
@@ -180,7 +187,8 @@ class Engine:
                 raise refusal(action, response.status_code, _message(response.content))
             send, receive = anyio.create_memory_object_stream[bytes](_BUFFERED_CHUNKS)
             broken = f"{action}: the connection to {self.endpoint.url} broke"
-            pump = _Pump(response, send, broken, abandon=self.endpoint.url.startswith("ssh:"))
+            abandon = self.endpoint.url.startswith("ssh:")
+            pump = _Pump(response, send, broken, abandon=abandon, piece_bytes=piece_bytes)
             async with receive, running_beside(pump.run, before_end=pump.shut):
                 yield _Checked(receive, pump)
         finally:
@@ -306,11 +314,14 @@ class _UnixAdapter(docker.transport.UnixHTTPAdapter):  # type: ignore[misc, unus
 class _Pump:
     """Reads an endless answer in a thread and hands it to a stream of ours."""
 
-    def __init__(self, response: Any, send: ObjectSendStream[bytes], broken: str, *, abandon: bool) -> None:
+    def __init__(
+        self, response: Any, send: ObjectSendStream[bytes], broken: str, *, abandon: bool, piece_bytes: int | None
+    ) -> None:
         self._response = response
         self._send = send
         self._broken = broken
         self._abandon = abandon
+        self._piece_bytes = piece_bytes
         self.failure: Unavailable | None = None
 
     async def run(self) -> None:
@@ -328,7 +339,7 @@ class _Pump:
             self._response.raw.shutdown()
 
     def _read(self) -> None:
-        chunks: Iterator[bytes] = self._response.iter_content(None)
+        chunks: Iterator[bytes] = self._response.iter_content(self._piece_bytes)
         for chunk in chunks:
             try:
                 anyio.from_thread.run(self._send.send, chunk)

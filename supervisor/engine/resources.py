@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
@@ -12,10 +12,13 @@ from urllib.parse import quote
 
 from anyio.abc import ObjectReceiveStream
 
-from supervisor.engine.errors import EngineRefused
+from supervisor.engine.errors import EngineRefused, Unavailable
 from supervisor.engine.streams import Decoded, Frames, JsonLines, Output
 
 Object = dict[str, Any]
+_BEGIN = {"Detach": False, "Tty": False}
+_PIECE_BYTES = 256 * 1024
+_KEPT_BYTES = 64 * 1024
 
 
 class Caller(Protocol):
@@ -41,8 +44,10 @@ class Caller(Protocol):
         *,
         action: str,
         params: Mapping[str, Any] | None = None,
+        body: Any = None,
         headers: Mapping[str, str] | None = None,
         opening_seconds: float | None = None,
+        piece_bytes: int | None = None,
     ) -> AbstractAsyncContextManager[ObjectReceiveStream[bytes]]: ...
 
 
@@ -154,8 +159,10 @@ class Containers(_Kind):
         params = {"all": 1, **(as_filters(filters) or {})}
         return as_list(await self._caller.call("GET", "/containers/json", action="list containers", params=params))
 
-    async def put_archive(self, name: str, folder: str, tar: bytes) -> None:
-        """Unpack a tar into a folder of a container, running or not: how files get where binds cannot reach."""
+    async def put_archive(self, name: str, folder: str, tar: bytes | BinaryIO) -> None:
+        """Unpack a tar, or an open file that is one, into a folder of a container, running or not: how files get where
+        binds cannot reach.
+        """
         path, action = f"/containers/{_seg(name)}/archive", self._named("write files into", name)
         headers = {"Content-Type": "application/x-tar"}
         await self._caller.call("PUT", path, action=action, params={"path": folder}, data=tar, headers=headers)
@@ -199,19 +206,54 @@ class Containers(_Kind):
         `env` is added to the container's own.
         """
         action = self._named(f"run {argv[0]!r} in", name)
-        body = {"Cmd": list(argv), "User": user, "AttachStdout": True, "AttachStderr": True}
-        if env:
-            body["Env"] = [f"{key}={value}" for key, value in env.items()]
-        made = await self._caller.call("POST", f"/containers/{_seg(name)}/exec", action=action, body=body)
-        begin = {"Detach": False, "Tty": False}
-        path = f"/exec/{_id(made)}"
+        path = await self._made(name, argv, user=user, env=env, action=action)
         raw = await self._caller.call(
-            "POST", f"{path}/start", action=action, body=begin, timeout_seconds=timeout_seconds
+            "POST", f"{path}/start", action=action, body=_BEGIN, timeout_seconds=timeout_seconds
         )
         ended = as_object(await self._caller.call("GET", f"{path}/json", action=action))
         pieces = Frames().feed(raw or b"")
         out, err = (b"".join(each.data for each in pieces if each.stream == name) for name in ("stdout", "stderr"))
         return ExecResult(int(ended["ExitCode"]), out, err)
+
+    async def exec_to(
+        self,
+        name: str,
+        argv: Sequence[str],
+        take: Callable[[bytes], Awaitable[object]],
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> ExecResult:
+        """Run a program in it to its end, however long that takes; what it writes goes to `take` as it comes.
+
+        Of what it says on stderr the last 64 KiB are in the result. Cancelling leaves it running. Raises Unavailable
+        where the connection ends before it did.
+        """
+        action = self._named(f"run {argv[0]!r} in", name)
+        path = await self._made(name, argv, user="", env=env, action=action)
+        said = bytearray()
+        frames = Frames()
+        start = self._caller.stream("POST", f"{path}/start", action=action, body=_BEGIN, piece_bytes=_PIECE_BYTES)
+        async with start as chunks:
+            async for piece in Decoded(chunks, frames.feed):
+                if piece.stream == "stdout":
+                    await take(piece.data)
+                else:
+                    said += piece.data
+                    del said[:-_KEPT_BYTES]
+        ended = as_object(await self._caller.call("GET", f"{path}/json", action=action))
+        if ended["ExitCode"] is None or not frames.is_whole:
+            raise Unavailable(f"cannot {action}: the connection ended before it did; is the engine running?")
+        return ExecResult(int(ended["ExitCode"]), b"", bytes(said))
+
+    async def _made(
+        self, name: str, argv: Sequence[str], *, user: str, env: Mapping[str, str] | None, action: str
+    ) -> str:
+        """An exec that is not started yet; gives its path."""
+        body = {"Cmd": list(argv), "User": user, "AttachStdout": True, "AttachStderr": True}
+        if env:
+            body["Env"] = [f"{key}={value}" for key, value in env.items()]
+        made = await self._caller.call("POST", f"/containers/{_seg(name)}/exec", action=action, body=body)
+        return f"/exec/{_id(made)}"
 
     async def _has_terminal(self, name: str) -> bool:
         return bool((await self.inspect(name))["Config"].get("Tty"))

@@ -43,6 +43,11 @@ class Frames:
         self._terminal = terminal
         self._rest = b""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of a piece is still to come."""
+        return not self._rest
+
     def feed(self, data: bytes) -> list[Output]:
         """The pieces that are whole with `data`."""
         if self._terminal:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
+import re
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tarfile
@@ -106,6 +109,18 @@ def test_retries_double_and_stay_within_five_seconds() -> None:
 # --- a server that is no engine -------------------------------------------------------------------------------------
 
 
+async def whole_request(stream: anyio.abc.ByteStream) -> None:
+    """Read a request with its body: to close on what was not read would reset the connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += await stream.receive()
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    left = int(length[1]) - len(body) if length else 0
+    while left > 0:
+        left -= len(await stream.receive())
+
+
 @asynccontextmanager
 async def serving(path: Path, answers: list[bytes], *, delay_seconds: float = 0) -> AsyncIterator[str]:
     """A unix socket that answers each connection with the next of `answers`; the last again and again."""
@@ -113,7 +128,7 @@ async def serving(path: Path, answers: list[bytes], *, delay_seconds: float = 0)
 
     async def answer(stream: anyio.abc.ByteStream) -> None:
         async with stream:
-            await stream.receive()
+            await whole_request(stream)
             data = left.pop(0) if len(left) > 1 else left[0]
             await anyio.sleep(delay_seconds)
             if data:
@@ -194,6 +209,45 @@ async def test_empty_list_written_as_null_is_a_list(socket_path: Path) -> None:
     answers = [http(b"OK"), http(b"null\n", headers=JSON)]
     async with serving(socket_path, answers) as host, connected(host) as engine:
         assert await engine.services.find() == []
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    return struct.pack(">BxxxL", stream, len(data)) + data
+
+
+def exec_answers(output: bytes, exit_code: int | None) -> list[bytes]:
+    """What an engine says to a program that is run in a container; its output has no length and is not chunked."""
+    raw = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\n\r\n" + output
+    made, ended = (http(json.dumps(each).encode(), headers=JSON) for each in ({"Id": "e"}, {"ExitCode": exit_code}))
+    return [http(b"OK"), made, raw, ended]
+
+
+async def test_output_of_a_program_is_handed_on_as_it_comes_and_its_complaints_are_kept(socket_path: Path) -> None:
+    taken: list[bytes] = []
+
+    async def take(data: bytes) -> None:
+        taken.append(data)
+
+    large = bytes(range(256)) * 4096
+    output = frame(1, large[:500_000]) + frame(2, b"odd") + frame(1, large[500_000:]) + frame(2, b" thing")
+    async with serving(socket_path, exec_answers(output, 3)) as url:
+        done = await Engine(Endpoint(url)).containers.exec_to("postgres", ["pg_dump"], take, env={"A": "b"})
+    assert b"".join(taken) == large
+    assert (done.exit_code, done.stdout, done.stderr) == (3, b"", b"odd thing")
+
+
+@pytest.mark.parametrize(
+    ("output", "code"), [(frame(1, b"half of it")[:-3], 0), (frame(1, b"all"), None)], ids=["cut off", "still runs"]
+)
+async def test_output_that_ends_before_the_program_is_an_error(
+    socket_path: Path, output: bytes, code: int | None
+) -> None:
+    async def take(data: bytes) -> None:
+        pass
+
+    async with serving(socket_path, exec_answers(output, code)) as url:
+        with pytest.raises(Unavailable, match="cannot run 'pg_dump' in container 'postgres': the connection ended"):
+            await Engine(Endpoint(url)).containers.exec_to("postgres", ["pg_dump"], take)
 
 
 async def test_environment_is_not_looked_at(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
