@@ -150,6 +150,17 @@ class CommandMigrations:
             warnings = await self._record(session, time.monotonic() - begun)
         return self._report(started, ran=True, warnings=warnings)
 
+    async def due(self) -> None:
+        """See `Migrations.due`: what the command knows is not known here."""
+        return
+
+    async def contract(self) -> Report:
+        """See `Migrations.contract`. Raises MigrationError."""
+        raise MigrationError(
+            f"cannot apply contract migrations: migrations are made by the command {self._run.title!r}, which has no "
+            f"such kind; run by hand what it has for that, or use a folder of SQL files (SUPERVISOR_MIGRATE_DIR)"
+        )
+
     def _report(self, started: float, *, ran: bool, warnings: tuple[str, ...] = ()) -> Report:
         return Report(
             kind="command",

@@ -103,6 +103,17 @@ class DrizzleFolder:
             elapsed_seconds=time.monotonic() - started,
         )
 
+    async def due(self) -> None:
+        """See `Migrations.due`: there are none of that kind."""
+        return
+
+    async def contract(self) -> Report:
+        """See `Migrations.contract`. Raises MigrationError."""
+        raise MigrationError(
+            f"cannot apply contract migrations: {str(self._folder)!r} is a Drizzle folder, which has no such kind; all "
+            f"of it is applied with each start of new code"
+        )
+
     async def _apply_locked(self, session: Session, entries: Sequence[Entry], progress: Progress) -> DrizzlePlan:
         await acquire(session, self._lock_name, progress)
         rows = await self._read(session, progress)

@@ -12,7 +12,7 @@ Kind = Literal["command", "sql", "drizzle", "none"]
 class Report:
     """What a run did. `applied`, in order, is what it ran itself; `already` counts what had been applied before.
 
-    `due` are the contract migrations nobody has run yet; a run never applies them. `warnings` are whole sentences.
+    `due` are the contract migrations nobody has run yet; only `contract` applies them. `warnings` are whole sentences.
     """
 
     kind: Kind
@@ -32,5 +32,15 @@ class Migrations(Protocol):
         Raises MigrationError when a migration, or the wait for the lock, fails, and UnreachableError when the database
         cannot be reached or is lost half-way; both say what state the database is in. Cancelling ends the statement in
         hand on the server, which rolls its transaction back; of a file without a transaction what ran stays.
+        """
+        ...
+
+    async def due(self) -> tuple[str, ...] | None:
+        """The contract migrations that nobody has run yet; None where there is no such kind. Raises as `apply` does."""
+        ...
+
+    async def contract(self) -> Report:
+        """Apply what is due, under the same lock, once nothing else is pending. Raises as `apply` does, and
+        MigrationError where this kind of migrations has no such ones.
         """
         ...

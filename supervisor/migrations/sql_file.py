@@ -171,9 +171,10 @@ def _unknown(word: str) -> str:
     return f"unknown directive {word!r} after `-- supervisor:`; {guess}"
 
 
-def decide(files: Sequence[SqlFile], rows: Iterable[LedgerRow], *, locked: bool = True) -> Plan:
-    """What is pending, due and odd. Raises MigrationError for what must not go on: an applied file that was changed, or
-    renamed, or one without a transaction that was started and did not end.
+def decide(files: Sequence[SqlFile], rows: Iterable[LedgerRow], *, kind: str = EXPAND, locked: bool = True) -> Plan:
+    """What is pending, of that kind, due and odd. Raises MigrationError for what must not go on: an applied file that
+    was changed, or renamed, or one without a transaction that was started and did not end; or a contract one with
+    others to go first.
 
     Read without the lock (`locked` False), a started one may be in another supervisor's hands: it is pending then.
 
@@ -188,10 +189,12 @@ def decide(files: Sequence[SqlFile], rows: Iterable[LedgerRow], *, locked: bool 
     unapplied = [file for file in files if file.name not in ledger or not ledger[file.name].applied]
     for file in unapplied:
         _check_not_renamed(file, gone)
-    pending = tuple(file for file in unapplied if file.kind == EXPAND)
+    pending = tuple(file for file in unapplied if file.kind == kind)
+    if kind == CONTRACT:
+        _check_all_expanded(unapplied)
     return Plan(
         pending=pending,
-        due=tuple(file.name for file in unapplied if file.kind == CONTRACT),
+        due=tuple(file.name for file in unapplied if file.kind == CONTRACT and file not in pending),
         already=len(files) - len(unapplied),
         warnings=(*_out_of_order(pending, ledger), *_removed(gone)),
     )
@@ -216,6 +219,15 @@ def _check_known(file: SqlFile, row: LedgerRow | None, *, locked: bool) -> None:
         )
 
 
+def _check_all_expanded(unapplied: Sequence[SqlFile]) -> None:
+    first = [file.name for file in unapplied if file.kind == EXPAND]
+    if first:
+        raise MigrationError(
+            f"cannot apply contract migrations: {_list(first)} is not applied yet and goes first; `supervisor reload`, "
+            f"or apply a release, brings it in"
+        )
+
+
 def _check_not_renamed(file: SqlFile, gone: Mapping[int, str]) -> None:
     if file.number in gone:
         raise MigrationError(
@@ -227,6 +239,8 @@ def _check_not_renamed(file: SqlFile, gone: Mapping[int, str]) -> None:
 def _out_of_order(pending: Sequence[SqlFile], ledger: Mapping[str, LedgerRow]) -> Iterable[str]:
     highest = max((row for row in ledger.values() if row.applied), key=lambda row: _number(row.name), default=None)
     for file in pending:
+        if file.kind == CONTRACT:
+            continue  # that others went before it is what it is for
         if highest is not None and file.number < _number(highest.name):
             yield f"{file.name!r} was applied after {highest.name!r}, which has a higher number"
 

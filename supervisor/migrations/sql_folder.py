@@ -17,7 +17,7 @@ from supervisor.migrations.progress import Phase, Progress, Scope
 from supervisor.migrations.runner import WHOLE_FROM, run_statements
 from supervisor.migrations.script import ScriptError, Statement, checked
 from supervisor.migrations.session import RESET, Session, bounded, connect, has_table, prepare
-from supervisor.migrations.sql_file import LedgerRow, Plan, SqlFile, decide, parse_file, parse_names
+from supervisor.migrations.sql_file import CONTRACT, EXPAND, LedgerRow, Plan, SqlFile, decide, parse_file, parse_names
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS supervisor.migrations (
@@ -48,8 +48,9 @@ class SqlFolder:
     """Migrations in plain SQL. A file runs whole in one transaction together with its row in `supervisor.migrations`.
 
     In a file's first lines, `-- supervisor: no-transaction` runs its statements one by one outside of any (for CREATE
-    INDEX CONCURRENTLY and its like), `-- supervisor: contract` keeps it from running here: it is reported as due. A
-    file without a transaction that did not end stops the next run, unless it also says `idempotent`.
+    INDEX CONCURRENTLY and its like), `-- supervisor: contract` keeps it from running with the others: it is reported as
+    due, and `contract` runs it. A file without a transaction that did not end stops the next run, unless it also says
+    `idempotent`.
 
     One query when nothing is pending, and no lock; else the lock, and the ledger read again under it. An applied file
     must not change; one with a number below the highest applied is applied, with a warning. Forward only.
@@ -65,14 +66,31 @@ class SqlFolder:
 
     async def apply(self) -> Report:
         """See `Migrations.apply`. Files are read anew each time, so a reload sees new ones."""
+        return await self._run(EXPAND)
+
+    async def contract(self) -> Report:
+        """See `Migrations.contract`."""
+        return await self._run(CONTRACT)
+
+    async def due(self) -> tuple[str, ...]:
+        """See `Migrations.due`. Changes nothing."""
+        progress = self._progress()
+        files = await to_thread.run_sync(read_folder, self._folder)
+        async with bounded(progress, self._deadline_seconds), connect(self._dsn) as session:
+            return decide(files, await self._read(session, progress) or (), locked=False).due
+
+    def _progress(self) -> Progress:
+        return Progress(f"migrations folder {str(self._folder)!r}", self._app)
+
+    async def _run(self, kind: str) -> Report:
         started = time.monotonic()
-        progress = Progress(f"migrations folder {str(self._folder)!r}", self._app)
+        progress = self._progress()
         files = await to_thread.run_sync(read_folder, self._folder)
         async with bounded(progress, self._deadline_seconds), connect(self._dsn) as session:
             rows = await self._read(session, progress)
-            plan = decide(files, rows or (), locked=False)
+            plan = decide(files, rows or (), kind=kind, locked=False)
             if plan.pending:
-                plan = await self._apply_locked(session, files, progress)
+                plan = await self._apply_locked(session, files, progress, kind)
                 self._ledger_seen = True
         return Report(
             kind="sql",
@@ -83,7 +101,7 @@ class SqlFolder:
             elapsed_seconds=time.monotonic() - started,
         )
 
-    async def _apply_locked(self, session: Session, files: Sequence[SqlFile], progress: Progress) -> Plan:
+    async def _apply_locked(self, session: Session, files: Sequence[SqlFile], progress: Progress, kind: str) -> Plan:
         await acquire(session, self._lock_name, progress)
         rows = await self._read(session, progress)
         if rows is None:
@@ -91,7 +109,7 @@ class SqlFolder:
             progress.phase = Phase.LEDGER
             await session.execute("CREATE SCHEMA IF NOT EXISTS supervisor")
             await session.execute(_LEDGER)
-        plan = decide(files, rows or ())
+        plan = decide(files, rows or (), kind=kind)
         scripts = await to_thread.run_sync(check_files, plan.pending)
         for file, statements in zip(plan.pending, scripts, strict=True):
             await prepare(session)

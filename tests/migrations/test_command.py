@@ -78,6 +78,13 @@ async def test_command_without_a_database_runs_each_time_and_keeps_its_output(ri
     ]
 
 
+async def test_command_has_no_contract_migrations_and_says_so(rig: Rig) -> None:
+    migrations = rig.migrations("echo ran >> runs")
+    assert await migrations.due() is None  # type: ignore[func-returns-value]
+    assert "run by hand what it has for that" in await raised(migrations.contract, MigrationError)
+    assert rig.runs() == 0
+
+
 async def test_failing_command_shows_its_last_lines_and_no_earlier_runs(rig: Rig) -> None:
     rig.ring.add("from an earlier run")
     text = await raised(rig.migrations("seq 1 100; echo at last >&2; exit 3").apply, MigrationError)

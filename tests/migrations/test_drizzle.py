@@ -211,3 +211,9 @@ def test_open_folder_refuses_a_folder_without_migrations(tmp_path: Path, name: s
     (tmp_path / "docs" / "notes.md").touch()
     with pytest.raises(ConfigurationError, match=f"{name}': {why}.*SUPERVISOR_MIGRATE_DIR"):
         open_folder(tmp_path / name, Secret("postgresql://u@/d"), lock_name="x", deadline_seconds=1)
+
+
+async def test_drizzle_folder_has_no_contract_migrations_and_says_so(tmp_path: Path) -> None:
+    migrations = opened(tmp_path, Secret("postgresql://nobody@127.0.0.1:1/none"))
+    assert await migrations.due() is None  # type: ignore[func-returns-value]
+    assert "has no such kind" in await raised(migrations.contract, MigrationError)

@@ -163,6 +163,50 @@ async def test_contract_files_are_due_and_not_run(database: Database, write: Wri
     assert (await opened(folder, database.dsn).apply()).due == ("2_b.sql",)
 
 
+async def test_contract_files_are_run_when_asked_for_and_once(database: Database, write: Write) -> None:
+    folder = write(
+        {
+            "1_a.sql": "CREATE TABLE t (a int, b int);",
+            "2_b.sql": "-- supervisor: contract\nALTER TABLE t DROP COLUMN a;",
+            "3_c.sql": "CREATE TABLE u (a int);",
+            "4_d.sql": "-- supervisor: contract\nDROP TABLE u;",
+        }
+    )
+    migrations = opened(folder, database.dsn)
+    assert await migrations.due() == ("2_b.sql", "4_d.sql")
+    with pytest.raises(MigrationError, match=r"'1_a.sql', '3_c.sql' is not applied yet and goes first"):
+        await migrations.contract()
+    assert await database.tables() == set()
+    await migrations.apply()
+    report = await migrations.contract()
+    assert (report.applied, report.due, report.already, report.warnings) == (("2_b.sql", "4_d.sql"), (), 2, ())
+    assert await database.tables() == {"t"}
+    assert await migrations.due() == ()
+    again = await migrations.contract()
+    assert (again.applied, again.already) == ((), 4)
+    assert await database.fetch("SELECT name, kind FROM supervisor.migrations WHERE kind = 'contract' ORDER BY 1") == [
+        ("2_b.sql", "contract"),
+        ("4_d.sql", "contract"),
+    ]
+
+
+async def test_contract_file_that_fails_is_still_due_and_says_where(database: Database, write: Write) -> None:
+    folder = write({"1_a.sql": "CREATE TABLE t (a int);", "2_b.sql": "-- supervisor: contract\nDROP TABLE nowhere;"})
+    migrations = opened(folder, database.dsn)
+    await migrations.apply()
+    with pytest.raises(MigrationError, match="line 2: `DROP TABLE nowhere"):
+        await migrations.contract()
+    assert await migrations.due() == ("2_b.sql",)
+
+
+async def test_contract_waits_for_the_same_lock(database: Database, write: Write) -> None:
+    folder = write({"1_a.sql": "-- supervisor: contract\nSELECT 1;"})
+    holder = await database.connect()
+    await holder.execute("SELECT pg_advisory_lock($1)", lock_key("test"))
+    with pytest.raises(MigrationError, match="another supervisor held the migration lock"):
+        await opened(folder, database.dsn, deadline_seconds=0.3).contract()
+
+
 async def test_folder_of_contract_files_alone_touches_nothing(database: Database, write: Write) -> None:
     report = await opened(write({"1_a.sql": "-- supervisor: contract\nSELECT 1;"}), database.dsn).apply()
     assert (report.applied, report.already, report.due) == ((), 0, ("1_a.sql",))
