@@ -82,6 +82,20 @@ def confirm(app: App = "app", socket: Socket = None, as_json: AsJson = False) ->
     end_with("confirm", client_at(socket).post(f"/v1/apps/{app}/releases/confirm"), as_json=as_json)
 
 
+@releases.command()
+def contract(
+    give_up_way_back: Annotated[
+        bool, typer.Option("--give-up-way-back", help="Also where a release that is kept may need the older schema.")
+    ] = False,
+    app: App = "app",
+    socket: Socket = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply the contract migrations that are due: those that the code before would not live on."""
+    answer = _client(socket).post(f"/v1/apps/{app}/releases/contract?give_up={int(give_up_way_back)}")
+    _end("contract", answer, as_json=as_json)
+
+
 @releases.command(name="list")
 def list_releases(app: App = "app", socket: Socket = None, as_json: AsJson = False) -> None:
     """Show the releases that are kept, the newest first."""

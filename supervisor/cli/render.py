@@ -194,7 +194,7 @@ def releases(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The releases of an app, the newest first."""
     table = Table("release", "sequence", "use", "state", "since", "signed by", box=None, pad_edge=False)
     for row in rows:
-        state = "failed" if row["failed"] else "good" if row["confirmed"] else ""
+        state = "failed" if row["failed"] else "given up" if row["given_up"] else "good" if row["confirmed"] else ""
         signed = "" if row["release"] == "baked" else row["key"] or "nobody"
         table.add_row(row["release"], str(row["sequence"] or ""), row["use"], state, row["at"], signed)
     return table

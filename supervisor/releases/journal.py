@@ -28,6 +28,7 @@ class Action(StrEnum):
     APPLY = "apply"
     ROLL_BACK = "roll back"
     IMAGE = "use the image's"
+    CONTRACT = "contract"
 
 
 @dataclass(frozen=True, kw_only=True)

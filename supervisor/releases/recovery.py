@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from supervisor.releases.history import History
-from supervisor.releases.journal import Journal, JournalFile, Mark
+from supervisor.releases.journal import Action, Journal, JournalFile, Mark
 from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED
 from supervisor.releases.records import history_line
 from supervisor.releases.reserve import with_reserve
+from supervisor.releases.snapshots import stale
 from supervisor.releases.state import State, StateFile, fallen_back, repair_links, rolled_back, started
 from supervisor.store.files import drop_half_written, sync_folder
 
@@ -50,6 +51,9 @@ def decide(state: State, journal: Journal | None, present: Collection[str], *, a
 def _transaction(state: State, journal: Journal | None, present: Collection[str]) -> Decision:
     if journal is None:
         return Decision(state)
+    if journal.action is Action.CONTRACT:
+        why = "the supervisor ended within it; what of it was applied the database knows, and it can be done again"
+        return Decision(state, "aborted", why, (f"contract migrations were cut short: {why}",))
     if journal.mark is Mark.ROLLING_BACK:
         done = state if state.good == journal.release and not state.trial else rolled_back(state, journal.release)
         return Decision(done, "ok", "finished at the start, after it had been cut short")
@@ -99,6 +103,7 @@ def _missing(decision: Decision, present: Collection[str], at: str) -> Decision:
 
 def _newest(state: State, present: Collection[str]) -> str:
     there = [name for name in present if name in state.releases and state.releases[name].confirmed]
+    there = [name for name in there if not state.releases[name].given_up] or there
     return max(there, key=lambda name: state.releases[name].sequence, default=BAKED)
 
 
@@ -153,12 +158,16 @@ def present(layout: Layout) -> set[str]:
 
 
 def _clear(layout: Layout, decision: Decision) -> None:
-    """Trees that were never whole with their archives, and trees nobody knows."""
+    """Trees that were never whole with their archives, trees nobody knows, and snapshots that are not theirs or were
+    never proved.
+    """
     for path in _listed(layout.staging):
         discard(layout, path)
     known = {*decision.state.releases, *decision.keep}
     for name in present(layout) - known:
         discard(layout, layout.tree(name))
+    for path in stale(layout, known):
+        discard(layout, path)
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -33,4 +33,11 @@ def way_back(state: State, present: Collection[str]) -> list[str]:
     found.sort(key=lambda name: (name == state.previous, state.releases[name].sequence), reverse=True)
     baked = [BAKED] if state.previous != BAKED else []
     first = [BAKED] if state.previous == BAKED else []
-    return [name for name in (*first, *found, *baked) if name != state.active]
+    ways = (*first, *found, *baked)
+    return [name for name in ways if name != state.active and not is_given_up(state, name)]
+
+
+def is_given_up(state: State, release: str) -> bool:
+    """Whether its code may not live on the database any more."""
+    known = state.releases.get(release)
+    return known is not None and bool(known.given_up)

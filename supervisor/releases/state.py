@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,8 @@ class Known:
     """What is remembered of a release. `sequence` is 0 for the image's own unless it says one.
 
     `digest` is the SHA-256 (hex) of its manifest, `key` the id of the key that signed it (empty: nobody did), `at` when
-    it was confirmed, or failed, in UTC; `schema` is (level, lowest level its code can live on).
+    it was confirmed, or failed, in UTC; `schema` is (level, lowest level its code can live on). `given_up` is why no
+    roll back goes there any more, empty where one may.
     """
 
     sequence: int = 0
@@ -34,6 +35,7 @@ class Known:
     failed: str = ""
     at: str = ""
     schema: tuple[int, int] = (0, 0)
+    given_up: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,14 @@ def rolled_back(state: State, target: str) -> State:
     """`target`, which was good before, is active and good at once; it can be left for what was active."""
     before = state.good if state.good != target else state.previous
     return replace(state, active=target, good=target, previous=before, trial=False, attempts=0)
+
+
+def given_up(state: State, releases: Collection[str], why: str) -> State:
+    """No roll back goes to `releases` any more."""
+    for release in releases:
+        known = state.releases.get(release) or Known(confirmed=release == BAKED)
+        state = state.with_known(release, replace(known, given_up=why))
+    return replace(state, previous="") if state.previous in releases else state
 
 
 def started(state: State) -> State:

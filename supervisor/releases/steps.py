@@ -54,6 +54,19 @@ class Schema(Protocol):
         """Apply what the release adds, while the old code serves. Raises MigrationError."""
 
 
+class Contracts(Protocol):
+    """The contract migrations of what serves."""
+
+    async def due(self) -> tuple[str, ...] | None:
+        """Those that were not applied yet; None where there is no such kind: `apply` says why.
+
+        Raises MigrationError, UnreachableError.
+        """
+
+    async def apply(self) -> tuple[str, ...]:
+        """Apply them; gives their names. Raises SupervisorError, StoppingError."""
+
+
 class Candidate(Protocol):
     """What serves."""
 

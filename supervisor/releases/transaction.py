@@ -22,7 +22,9 @@ from supervisor.releases.receive import Receipt, receive
 from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import SEALED, discard, empty_trash
 from supervisor.releases.reserve import release_reserve
+from supervisor.releases.retention import is_given_up
 from supervisor.releases.seal import check_tree, make_shared, seal, write_records
+from supervisor.releases.snapshots import DUMP_FILE, how_to_go_back
 from supervisor.releases.state import Known, State, activated, fallen_back
 from supervisor.releases.steps import Admitted, Report, Steps
 
@@ -38,6 +40,8 @@ class Apply:
         self._steps = steps
         self.journal = self._begin(transaction, actor)
         self._staging = self._layout.staging / transaction
+        self._rescue = ""
+        """How to go back to a database that was saved, for the end of a reason."""
 
     def _begin(self, transaction: str, actor: str) -> Journal:
         return Journal(
@@ -66,9 +70,11 @@ class Apply:
         except StoppingError:
             raise
         except RolledBackError as error:
-            raise RolledBackError(f"{error}{await self._end('rolled_back', str(error))}") from error
+            why = f"{error}{self._rescue}"
+            raise RolledBackError(f"{why}{await self._end('rolled_back', why)}") from error
         except (SupervisorError, OSError) as error:
             why = str(error) if isinstance(error, SupervisorError) else of_disk(error, self._layout.root)
+            why += self._rescue
             why += await self._end("rejected", why)
             raise RejectedError(f"release {self._admitted.release} is not applied: {why}") from error
 
@@ -81,6 +87,12 @@ class Apply:
             )
         if state.active == self._admitted.release:
             raise RejectedError(f"release {self._admitted.release} is active already")
+        if is_given_up(state, self._admitted.release):
+            known = state.releases[self._admitted.release]
+            raise RejectedError(
+                f"release {self._admitted.release} cannot come back: {known.given_up}; build it again for the database "
+                f"as it is now"
+            )
 
     async def _stage(self, blocks: AsyncIterator[bytes]) -> None:
         """The tree comes to lie whole in its place; one that does already is used."""
@@ -133,6 +145,7 @@ class Apply:
         folder = self._layout.snapshots / self.journal.transaction
         async with self._phase("snapshot"):
             if await self._steps.schema.save(tree, manifest, folder):
+                self._rescue = f"; {how_to_go_back(folder / DUMP_FILE)}"
                 await self._mark(Mark.SNAPSHOT)
         async with self._phase("migrations"):
             await self._steps.schema.expand(tree, manifest)

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 
 from supervisor.core.errors import RejectedError, StoppingError, SupervisorError
+from supervisor.releases.contract import check, contract
 from supervisor.releases.history import Line
 from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.layout import Layout
@@ -19,10 +20,11 @@ from supervisor.releases.model import BAKED, ReleaseError, of_disk
 from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import Recovered, discard, empty_trash, present, recover
 from supervisor.releases.reserve import keep_reserve
-from supervisor.releases.retention import KEEP, surplus, way_back
+from supervisor.releases.retention import KEEP, is_given_up, surplus, way_back
 from supervisor.releases.seal import MANIFEST_FILE, why_damaged
+from supervisor.releases.snapshots import Snapshot, kept, stale
 from supervisor.releases.state import State, confirmed, fallen_back, rolled_back
-from supervisor.releases.steps import Admitted, Report, Steps
+from supervisor.releases.steps import Admitted, Contracts, Report, Steps
 from supervisor.releases.transaction import Apply
 
 
@@ -38,6 +40,7 @@ class Listed:
     failed: str
     at: str
     key: str
+    given_up: str
 
 
 class Updates:
@@ -170,8 +173,26 @@ class Updates:
         journal = self._begun(Action.IMAGE, BAKED, "boot")
         if self.state.trial:
             await self._end_trial(reason)
-        await self._records.change(rolled_back(self.state, BAKED))
+        others = {name: known for name, known in self.state.releases.items() if name != BAKED}  # it is another one
+        await self._records.change(rolled_back(replace(self.state, releases=others), BAKED))
         await self._finish(journal, "ok", reason)
+
+    async def contract(self, contracts: Contracts, *, give_up: bool, actor: str) -> tuple[str, ...]:
+        """Apply what is due of contract migrations; gives their names. Raises RejectedError, MigrationError.
+
+        `give_up`: releases that may need the older shape of the database can be rolled back to no more.
+        """
+        async with self._one_at_a_time():
+            check(self.state, (), give_up=True)
+            due = await contracts.due()
+            if due is None:
+                return await contracts.apply()
+            if due:
+                releases = check(self.state, await in_thread(lambda: present(self.layout)), give_up=give_up)
+                await contract(
+                    self._records, self._begun(Action.CONTRACT, self.state.active, actor), contracts, releases
+                )
+            return due
 
     async def roll_back(self, target: str, steps: Steps, *, actor: str) -> Report:
         """Back to `target` (empty: the best there is), by the same gate and switch.
@@ -227,6 +248,8 @@ class Updates:
 
     async def _target(self, wanted: str) -> str:
         there = await in_thread(lambda: present(self.layout))
+        if is_given_up(self.state, wanted):
+            raise RejectedError(f"there is no way back to {wanted!r}: {self.state.releases[wanted].given_up}")
         possible = way_back(self.state, there)
         if not wanted and self.state.trial:
             return self.state.good
@@ -272,6 +295,7 @@ class Updates:
                     failed=known.failed if known else "",
                     at=known.at if known else "",
                     key=known.key if known else "",
+                    given_up=known.given_up if known else "",
                 )
             )
         return sorted(rows, key=lambda row: row.sequence, reverse=True)
@@ -284,6 +308,10 @@ class Updates:
     async def history(self) -> list[Line]:
         """What was done, the oldest first."""
         return await in_thread(self._records.history.read)
+
+    async def snapshots(self, release: str) -> list[Snapshot]:
+        """Those of the database that were taken before it, the oldest first."""
+        return [each for each in await in_thread(lambda: kept(self.layout)) if each.release == release]
 
     async def verify_history(self) -> int:
         """How many lines there are. Raises ReleaseError where one was changed."""
@@ -310,6 +338,8 @@ class Updates:
         def delete() -> None:
             for name in names:
                 discard(self.layout, self.layout.tree(name))
+            for path in stale(self.layout, present(self.layout)):
+                discard(self.layout, path)
             empty_trash(self.layout)
 
         with suppress(OSError):  # there may be no room for it before they are deleted

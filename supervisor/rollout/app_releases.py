@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -158,15 +159,25 @@ class AppReleases:
         """The versions of those of the programs that we know and that are here, as the app would find them."""
         return await versions(names, self._connected().plan.environment, self.reaper)
 
+    def _database(self) -> Database:
+        return Database(
+            name=self.name,
+            parts=self._connected(),
+            layout=self.layout,
+            turn=self._turn,
+            publish=self._publish,
+            now=now,
+        )
+
     def _steps(self) -> Steps:
-        parts = self._connected()
+        parts, database = self._connected(), self._database()
         identity = parts.plan.environment.identity
         return Steps(
             unpack=Unpacking(self.name, self.reaper, self._publish),
             fill=self._base,
-            schema=Database(parts, self._publish),
+            schema=database,
             candidate=Trial(self.name, parts, self._turn, self._settings.release_bake_seconds),
-            space=Room(self.layout.root, self.updates.make_room),
+            space=Room(self.layout.root, self.updates.make_room, database.bytes_needed),
             owner=(identity.uid, identity.gid) if identity is not None else None,
         )
 
@@ -201,6 +212,39 @@ class AppReleases:
             return Outcome(result=Result.OK, detail={"release": self.updates.state.good})
         return Outcome(result=Result.REJECTED, reason="no release is on trial")
 
+    async def contract(self, actor: str, *, give_up: bool) -> Outcome:
+        """Apply what is due of contract migrations; `give_up` ways back that may not live on the database then."""
+        names: tuple[str, ...] = ()
+
+        async def work() -> Report:
+            nonlocal names
+            names = await self.updates.contract(self._database(), give_up=give_up, actor=actor)
+            return Report(release=self.updates.state.active, before=self.updates.state.active)
+
+        outcome = await self._outcome(work)
+        if not outcome.ok:
+            return outcome
+        told = f"applied {', '.join(names)}" if names else "no contract migrations are due"
+        return replace(outcome, reason=told, detail={**outcome.detail, "applied": list(names)})
+
+    async def due(self) -> tuple[str, ...]:
+        """Contract migrations of what serves that nobody has applied yet. Raises MigrationError, UnreachableError."""
+        return await self._database().due() or ()
+
+    async def _tell_due(self, release: str) -> None:
+        try:
+            due = await self.due()
+        except SupervisorError as error:
+            self._publish(Warned(message=f"whether contract migrations are due is not known: {error}"))
+            return
+        if due:
+            self._publish(
+                Notice(
+                    message=f"release {release} is good, and contract migrations are due: {', '.join(due)}; apply them "
+                    f"with `supervisor release contract` when there is no need to go back any more"
+                )
+            )
+
     async def _outcome(self, work: Callable[[], Awaitable[Report]]) -> Outcome:
         started = anyio.current_time()
         report, result, reason = Report(), Result.OK, ""
@@ -225,7 +269,7 @@ class AppReleases:
             detail={"release": report.release, "before": report.before, "active": self.updates.state.active},
         )
 
-    def _tell_active(self) -> None:
+    async def _tell_active(self) -> None:
         """What the app runs from, which is not what the state says where that cannot be used."""
         state = self.updates.state
         home = self._connected().plan.home
@@ -238,9 +282,11 @@ class AppReleases:
             trial=state.trial and release == state.active,
             good=state.good,
         )
-        if told != self._told:
-            self._told = told
+        before, self._told = self._told, told
+        if told != before:
             self._publish(told)
+        if before is not None and told.good not in (before.good, BAKED):
+            await self._tell_due(told.good)
 
     async def watch(self) -> None:
         """Confirm what held for the probation, and go back from what did not. Until cancelled."""

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from supervisor import __version__
-from supervisor.core.errors import RejectedError
+from supervisor.core.errors import RejectedError, SupervisorError
 from supervisor.core.events import Notice, Publish
 from supervisor.core.requests import Outcome
 from supervisor.core.settings import Settings
@@ -193,6 +193,10 @@ class ReleaseDesk:
         """End the trial that is running: it is good."""
         return await self._releases.confirm()
 
+    async def contract(self, actor: str, *, give_up: bool) -> Outcome:
+        """Apply the contract migrations that are due."""
+        return await self._releases.contract(actor, give_up=give_up)
+
     async def prune(self, keep: int | None) -> list[str]:
         """Delete what need not be kept; gives the ids."""
         return await self._releases.updates.prune(keep)
@@ -208,7 +212,23 @@ class ReleaseDesk:
             return None
         manifest = await self._releases.updates.manifest(release)
         said: Mapping[str, Any] = {} if manifest is None else manifest.model_dump(mode="json", by_alias=True)
-        return {**asdict(rows[0]), "damaged": await self._releases.updates.why_damaged(release), "manifest": said}
+        saved = await self._releases.updates.snapshots(release)
+        return {
+            **asdict(rows[0]),
+            "due": await self._due(release),
+            "snapshots": [{**asdict(each), "restore": each.how_to_restore} for each in saved],
+            "damaged": await self._releases.updates.why_damaged(release),
+            "manifest": said,
+        }
+
+    async def _due(self, release: str) -> list[str] | None:
+        """Contract migrations that are due, of what serves; None where that cannot be told."""
+        if not self.is_active(release):
+            return []
+        try:
+            return list(await self._releases.due())
+        except SupervisorError:
+            return None
 
     async def history(self, *, verify: bool) -> dict[str, Any]:
         """What was done, the oldest first; with `verify` also whether any line was changed."""

@@ -43,12 +43,13 @@ class Probation:
             self._broken = True
             self._changed.set()
 
-    async def watch(self, tell: Callable[[], None]) -> None:
+    async def watch(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled; `tell` is called at the beginning and after each change."""
         while True:
-            tell()
-            state = self._updates.state
+            # Before it is told, which may take its time: what happens meanwhile counts.
             self._changed, self._broken, self._crashes = anyio.Event(), False, []
+            await tell()
+            state = self._updates.state
             with anyio.move_on_after(self._seconds if state.trial else None):
                 await self._changed.wait()
                 if self._broken:

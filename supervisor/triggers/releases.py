@@ -48,6 +48,9 @@ class Releases(Protocol):
     async def confirm(self) -> Outcome:
         """The release on trial is good."""
 
+    async def contract(self, actor: str, *, give_up: bool) -> Outcome:
+        """Apply the contract migrations that are due; `give_up` the ways back that may need what they take away."""
+
     async def prune(self, keep: int | None) -> list[str]:
         """Delete what need not be kept; with `keep` as many good ones stay."""
 
@@ -76,6 +79,7 @@ class ReleaseRoutes:
             Route("/v1/apps/{name}/releases/history", self._history, methods=["GET"]),
             Route("/v1/apps/{name}/releases/rollback", self._roll_back, methods=["POST"]),
             Route("/v1/apps/{name}/releases/confirm", self._confirm, methods=["POST"]),
+            Route("/v1/apps/{name}/releases/contract", self._contract, methods=["POST"]),
             Route("/v1/apps/{name}/releases/prune", self._prune, methods=["POST"]),
             Route("/v1/apps/{name}/releases/offers/{number}", self._accept, methods=["PUT"]),
             Route("/v1/apps/{name}/releases/{release}", self._show, methods=["GET"]),
@@ -135,6 +139,10 @@ class ReleaseRoutes:
 
     async def _confirm(self, request: HttpRequest) -> Response:
         return self._answer(await self._asked(self._of(request).confirm()))
+
+    async def _contract(self, request: HttpRequest) -> Response:
+        give_up = request.query_params.get("give_up", "0") in ("1", "true")
+        return self._answer(await self._asked(self._of(request).contract(_actor(request), give_up=give_up)))
 
     async def _prune(self, request: HttpRequest) -> Response:
         text = request.query_params.get("keep")

@@ -17,6 +17,7 @@ from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest, manifest_bytes, manifest_id
 from supervisor.releases.records import Records
 from supervisor.releases.recovery import recover
+from supervisor.releases.snapshots import Snapshot, begin, keep
 from supervisor.releases.state import StateFile
 from supervisor.releases.steps import Admitted, Steps
 from supervisor.releases.transaction import Apply
@@ -108,8 +109,9 @@ class Database:
 
     async def save(self, tree: Path, manifest: Manifest, folder: Path) -> bool:
         if self.saves:
-            folder.mkdir(parents=True)
-            (folder / "dump").write_text("all of it")
+            file = begin(folder)
+            file.write_text("all of it")
+            keep(folder, Snapshot(release=tree.name, at=NOW, file=str(file), bytes=9, tables=1))
         return self.saves
 
     async def expand(self, tree: Path, manifest: Manifest) -> None:

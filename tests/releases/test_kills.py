@@ -14,9 +14,11 @@ from supervisor.releases.journal import JournalFile
 from supervisor.releases.model import BAKED
 from supervisor.releases.recovery import empty_trash, present
 from supervisor.releases.seal import why_damaged
+from supervisor.releases.snapshots import stale
 from supervisor.releases.state import StateFile, link_targets
 from supervisor.releases.updates import Updates
 from tests.releases.rig import NOW, Killed, Place, disk, sent
+from tests.releases.test_contract import Contracts
 
 pytestmark = pytest.mark.anyio
 EVERY = 5
@@ -38,6 +40,9 @@ def check(place: Place, *allowed: str) -> str:
     assert not list(place.layout.staging.iterdir()) if place.layout.staging.exists() else True
     assert (JournalFile(place.layout).read() is not None) == state.trial
     assert not [path for path in place.root.iterdir() if path.name.endswith(".tmp")]
+    assert stale(place.layout, {*state.releases, *present(place.layout)}) == [], (
+        "each snapshot is proved, and its release is known"
+    )
     history = History(place.layout.history)
     history.verify()
     ended = [line.transaction for line in history.read()]
@@ -104,8 +109,20 @@ async def apply_and_roll_back_the_trial(place: Killable, updates: Updates) -> No
     await updates.roll_back("", place.steps, actor="test")
 
 
+async def apply_with_snapshot(place: Killable, updates: Updates) -> None:
+    place.database.saves = True
+    await apply(place, updates)
+
+
+async def contract(place: Killable, updates: Updates) -> None:
+    await apply_and_confirm(place, updates)
+    await updates.contract(Contracts(), give_up=True, actor="test")
+
+
 ACTS: list[Act] = [
     apply,
+    apply_with_snapshot,
+    contract,
     apply_and_confirm,
     apply_refused,
     apply_rolled_back,

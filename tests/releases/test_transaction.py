@@ -17,6 +17,7 @@ from supervisor.releases.history import History
 from supervisor.releases.journal import JournalFile
 from supervisor.releases.model import BAKED, ReleaseError
 from supervisor.releases.seal import why_damaged
+from supervisor.releases.snapshots import kept
 from supervisor.releases.state import State, StateFile
 from supervisor.releases.transaction import Apply
 from tests.releases.rig import Place, sent
@@ -267,8 +268,19 @@ async def test_a_snapshot_is_taken_before_the_migrations(place: Place) -> None:
     place.database.saves = True
     place.database.fails = MigrationError("relation exists")
     admitted, archive = place.release("1.0")
-    await refused(place, place.apply(admitted), sent(archive), "relation exists")
-    assert (place.layout.snapshots / "t1" / "dump").read_text() == "all of it"
+    why = await refused(place, place.apply(admitted), sent(archive), "relation exists")
+    (saved,) = kept(place.layout)
+    assert (saved.release, Path(saved.file).read_text()) == (admitted.release, "all of it")
+    assert place.layout.snapshots.stat().st_mode & 0o777 == 0o700
+    assert saved.how_to_restore in why
+
+
+async def test_a_release_that_turns_bad_says_how_the_database_comes_back(place: Place) -> None:
+    place.database.saves = True
+    place.serving.after = RolledBackError("it answers worse")
+    admitted, archive = place.release("1.0")
+    with pytest.raises(RolledBackError, match=r"it answers worse; the database of before is saved in .*pg_restore"):
+        await place.apply(admitted).run(sent(archive))
 
 
 async def test_files_that_older_pages_ask_for_are_carried_along(place: Place) -> None:
