@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from supervisor.core.secret import Secret
+from supervisor.process.child import RunProgram
 from supervisor.services.backend import Backend
 from supervisor.services.spec import ServiceSpec
+
+if TYPE_CHECKING:
+    from supervisor.services.dump.dump import Programs
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class BuiltIn:
     web: Web | None = None
     services: list[tuple[ServiceSpec, Backend]] = field(default_factory=list)
     secrets: list[Secret] = field(default_factory=list)
+    dump_programs: Callable[[RunProgram], Programs] | None = None
+    """What saves the Postgres of ours; what it runs here, it runs by the given."""
 
     def add(self, spec: ServiceSpec, backend: Backend) -> None:
         """Take a service in."""

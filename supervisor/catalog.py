@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +15,7 @@ from supervisor.core.mode import Mode
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.placement import Placement
-from supervisor.process.child import Command
+from supervisor.process.child import Command, RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartPolicy
@@ -23,7 +24,10 @@ from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.state import State
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from supervisor.engine_stack import EngineStack
+    from supervisor.services.dump.dump import DatabaseDumps, Programs
 
 _PREPARE_SECONDS = 120.0
 _CHECK_SECONDS = 10.0
@@ -64,6 +68,7 @@ class Catalog:
         self.web = made.web
         self.database_url = settings.database_url or made.database_url
         self.redis_url = settings.redis_url or made.redis_url
+        self._dump_programs = made.dump_programs if settings.database_url is None else None
         self._services = made.services
         external = (settings.database_url, settings.redis_url, settings.webhook_url)
         self._secrets = [*made.secrets, *(secret for secret in external if secret is not None)]
@@ -132,6 +137,37 @@ class Catalog:
 
     async def _run_check(self, command: Command) -> tuple[int, str]:
         return await run_to_end(self._reaper, command, self._rings.ring(command.name), limit_seconds=_CHECK_SECONDS)
+
+    def dumps(self) -> DatabaseDumps | None:
+        """What saves the database; None where there is none. An external one is saved by a pg_dump that is here."""
+        from supervisor.services.binaries import find_dump_programs, system_places
+        from supervisor.services.dump.dump import DatabaseDumps
+        from supervisor.services.dump.local import LocalPrograms
+
+        dsn, settings = self.database_url, self._settings
+        if dsn is None:
+            return None
+        run = self._run_for(settings.release_snapshot_seconds)
+        path = self._environ.get("PATH", os.defpath)
+        programs: Programs
+        if self._dump_programs is not None:
+            programs = self._dump_programs(run)
+        else:
+
+            def find(major: int) -> Path:
+                places = system_places(path)
+                return find_dump_programs(settings.postgres_bin_dir, places=places, least_major=major)
+
+            programs = LocalPrograms(dsn, find=find, run=run, path=path)
+        return DatabaseDumps(dsn, programs, settings.release_snapshot_seconds)
+
+    def _run_for(self, seconds: float) -> RunProgram:
+        """As `_run_quietly`, with time of its own."""
+
+        async def run(command: Command) -> tuple[int, str]:
+            return await run_and_quote(self._reaper, command, Ring(command.name), limit_seconds=seconds)
+
+        return run
 
     def secrets(self) -> list[Secret]:
         """Everything that must never be printed."""

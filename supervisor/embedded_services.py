@@ -81,6 +81,7 @@ class EmbeddedServices:
         )
         self._add(postgres.spec(), postgres.prepare)
         self.made.database_url = postgres.dsn
+        self.made.dump_programs = postgres.dump_programs
         self.made.secrets.append(postgres.dsn)
 
     def _add_redis(self) -> None:

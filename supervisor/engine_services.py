@@ -121,6 +121,11 @@ class EngineServices:
         spec = postgres.spec(deadline_factor=self._deadline_factor, requires=self.stack.required)
         self._postgres = self._add(spec, self._swarm_driver(postgres.service, postgres.wish))
         self.made.database_url = postgres.dsn
+        self.made.dump_programs = lambda _: postgres.dump_programs(
+            self.stack.engine,
+            lambda: self._postgres.container,
+            limit_seconds=self._settings.release_snapshot_seconds,
+        )
         self.made.secrets.append(postgres.dsn)
 
     async def _set_postgres_password(self, password: Secret) -> None:

@@ -260,6 +260,9 @@ class Settings(BaseSettings):
     release_probation_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
         600, description="how long a release must hold after that to be good"
     )
+    release_snapshot_seconds: Seconds = Field(
+        1800, description="longest time for saving the database before a release that asks for it"
+    )
     on_image_change: Literal["newest", "volume", "image"] = Field(
         "newest",
         description="which app is started after the image was changed: the newer one, the release's, the image's",

