@@ -77,6 +77,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "release_unsigned",
         "release_bake_seconds",
         "release_probation_seconds",
+        "release_snapshot_seconds",
         "release_keep",
         "on_image_change",
     ),
