@@ -57,6 +57,8 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     if reload := document.get("last_reload"):
         parts.append(_reload_line(reload, document["reloads"]))
     parts += [_release_line(row) for row in document.get("apps", []) if row.get("release")]
+    if due := document.get("migrations", {}).get("due"):
+        parts.append(Text(f"contract migrations due: {', '.join(due)} (supervisor release contract)"))
     parts += [line for row in document.get("apps", []) if row.get("front") for line in _front_lines(row)]
     parts += [Text(f"{name}: {address}") for name, address in document.get("addresses", {}).items()]
     for hook in document.get("hooks", []):

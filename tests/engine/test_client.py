@@ -236,6 +236,31 @@ async def test_output_of_a_program_is_handed_on_as_it_comes_and_its_complaints_a
     assert (done.exit_code, done.stdout, done.stderr) == (3, b"", b"odd thing")
 
 
+async def test_output_of_a_program_is_not_gathered_before_it_is_handed_on(socket_path: Path) -> None:
+    made, raw, ended = exec_answers(2 * frame(1, bytes(200_000)), 0)[1:]
+    answers = [http(b"OK"), made, raw, ended]
+    taken = anyio.Event()
+
+    async def take(data: bytes) -> None:
+        taken.set()
+
+    async def answer(stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            await whole_request(stream)
+            data = answers.pop(0)
+            await stream.send(data)
+            if data is raw:
+                await taken.wait()
+                await stream.send(frame(1, b"the rest"))
+
+    listener = await anyio.create_unix_listener(socket_path)
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, answer)
+        with anyio.fail_after(10):
+            await Engine(Endpoint(f"unix://{socket_path}")).containers.exec_to("postgres", ["pg_dump"], take)
+        group.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     ("output", "code"), [(frame(1, b"half of it")[:-3], 0), (frame(1, b"all"), None)], ids=["cut off", "still runs"]
 )

@@ -55,6 +55,11 @@ FACTS = Facts("00000003-00000001-1", 1, 17)
         ("postgresql://app:s%2Fe%40c@db:5432/app", "postgresql://app@db:5432/app", "s/e@c"),
         ("postgres://app@db/app?sslmode=require&password=a%20b", "postgres://app@db/app?sslmode=require", "a b"),
         ("postgresql:///app?host=/run/a%20b", "postgresql:///app?host=%2Frun%2Fa%20b", None),
+        (
+            "postgresql://app:x@db/app?schema=public&search_path=a&sslmode=prefer",
+            "postgresql://app@db/app?sslmode=prefer",
+            "x",
+        ),
         ("postgresql://app:x@[::1]:5/app", "postgresql://app@[::1]:5/app", "x"),
     ],
 )

@@ -152,12 +152,14 @@ def test_database_is_saved_before_the_migrations_and_contracted_once_nobody_need
     assert app.run("release", "confirm").code == 0
     wait_until("what is due is told", lambda: "contract migrations are due: 3_no_body.sql" in app.supervisor.log())
     assert app.shown(second)["due"] == ["3_no_body.sql"]
+    assert "contract migrations due: 3_no_body.sql (supervisor release contract)" in app.run("status").out
     result, reason = app.contract()
     assert result == "rejected"
     assert f"{first}, baked" in reason
     assert app.query(columns) == "id,body,title"
     assert app.contract("--give-up-way-back") == ("ok", "applied 3_no_body.sql")
     assert app.query(columns) == "id,title"
+    assert "contract migrations due" not in app.run("status").out
     assert app.contract() == ("ok", "no contract migrations are due")
     assert app.shown(second)["due"] == []
     assert "took away what its code may need" in app.shown(first)["given_up"]
