@@ -92,8 +92,8 @@ def contract(
     as_json: AsJson = False,
 ) -> None:
     """Apply the contract migrations that are due: those that the code before would not live on."""
-    answer = _client(socket).post(f"/v1/apps/{app}/releases/contract?give_up={int(give_up_way_back)}")
-    _end("contract", answer, as_json=as_json)
+    answer = client_at(socket).post(f"/v1/apps/{app}/releases/contract?give_up={int(give_up_way_back)}")
+    end_with("contract", answer, as_json=as_json)
 
 
 @releases.command(name="list")

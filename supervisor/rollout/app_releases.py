@@ -218,6 +218,7 @@ class AppReleases:
 
         async def work() -> Report:
             nonlocal names
+            self._check_serves_active()
             names = await self.updates.contract(self._database(), give_up=give_up, actor=actor)
             return Report(release=self.updates.state.active, before=self.updates.state.active)
 
@@ -226,6 +227,15 @@ class AppReleases:
             return outcome
         told = f"applied {', '.join(names)}" if names else "no contract migrations are due"
         return replace(outcome, reason=told, detail={**outcome.detail, "applied": list(names)})
+
+    def _check_serves_active(self) -> None:
+        """What is due is known of what serves, which is not what the state says where that cannot be used."""
+        home = self._connected().plan.home
+        if (home.tree.name if home.tree is not None else BAKED) != self.updates.state.active:
+            raise RejectedError(
+                f"contract migrations are not applied: release {self.updates.state.active} is active and cannot be "
+                f"used on this image, so another serves; apply a release that can"
+            )
 
     async def due(self) -> tuple[str, ...]:
         """Contract migrations of what serves that nobody has applied yet. Raises MigrationError, UnreachableError."""

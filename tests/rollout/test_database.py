@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
 import pytest
 
+from supervisor.app_home import AppHome
 from supervisor.core.errors import MigrationError, StoppingError, SupervisorError
 from supervisor.core.events import Event, MigrationsFinished, Notice
-from supervisor.core.requests import Request
+from supervisor.core.requests import Request, Result
 from supervisor.core.secret import Secret
+from supervisor.core.settings import Settings
 from supervisor.migrations.sql_folder import SqlFolder
 from supervisor.process.child import Command
 from supervisor.process.output import Ring
@@ -24,6 +27,7 @@ from supervisor.releases.model import ReleaseError
 from supervisor.releases.snapshots import kept
 from supervisor.releases.space import Space
 from supervisor.rollout import database as room
+from supervisor.rollout.app_releases import AppReleases
 from supervisor.rollout.database import Database
 from supervisor.services.backend import run_and_quote
 from supervisor.services.binaries import find_postgres, system_places
@@ -176,3 +180,17 @@ async def test_contract_migrations_run_in_a_turn_and_are_told(place: Place, data
     (folder / "2_b.sql").write_text("-- supervisor: contract\nDROP TABLE notes;")
     with pytest.raises(MigrationError, match='table "notes" does not exist'):
         await place.database.apply()
+
+
+async def test_contract_is_refused_where_something_else_than_the_active_release_serves(tmp_path: Path) -> None:
+    releases = AppReleases(
+        "app", Settings(), tmp_path, reaper=cast(Any, None), turn=cast(Any, None), publish=lambda event: None
+    )
+    await releases.open()
+    releases.connect(cast(Any, SimpleNamespace(plan=SimpleNamespace(home=AppHome(), migrations=None))))
+    assert (await releases.contract("test", give_up=True)).reason == "no contract migrations are due"
+    home = AppHome(releases.layout.tree(RELEASE), asking(False))
+    releases.connect(cast(Any, SimpleNamespace(plan=SimpleNamespace(home=home, migrations=None))))
+    outcome = await releases.contract("test", give_up=True)
+    assert outcome.result is Result.REJECTED
+    assert "so another serves" in outcome.reason

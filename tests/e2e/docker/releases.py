@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,15 +63,18 @@ class Asked:
         return f"{self.kept:7} kept, {self.kept_rate:4.0f}/s {self.all:7} in all {sum(self.failed.values()):3} failed"
 
 
-def release(folder: Path, **behaviour: Any) -> Path:
-    """New code of the echoing app as a release, built by the command; gives its archive."""
+def release(folder: Path, *options: str, files: Mapping[str, str] | None = None, **behaviour: Any) -> Path:
+    """New code of the echoing app as a release, and these files, built by the command; gives its archive."""
     number = next(_numbers)
     source = folder / f"source-{number}"
     source.mkdir()
     shutil.copy(PROGRAM, source)
     (source / "behaviour.json").write_text(json.dumps({"version": number, **behaviour}))
+    for name, text in (files or {}).items():
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(text)
     named = ["--app", "app", "--version", f"{number}.0", "--sequence", str(number)]
-    command = [sys.executable, "-m", "supervisor", "release", "build", str(source), *named]
+    command = [sys.executable, "-m", "supervisor", "release", "build", str(source), *named, *options]
     subprocess.run(command, check=True, cwd=REPO, capture_output=True, timeout=_LIMIT)
     return source / "dist-tarball" / f"app-{number}.0.tar.zst"
 
