@@ -8,9 +8,9 @@ from supervisor.core.errors import RejectedError, StoppingError, SupervisorError
 from supervisor.releases.journal import Journal
 from supervisor.releases.model import BAKED
 from supervisor.releases.records import Records
-from supervisor.releases.retention import way_back
 from supervisor.releases.state import State, given_up
 from supervisor.releases.steps import Contracts
+from supervisor.releases.ways import way_back
 
 
 def in_need(state: State, present: Collection[str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from supervisor.releases.model import BAKED
 from supervisor.releases.state import State
 
 KEEP = 5
@@ -23,21 +22,3 @@ def surplus(state: State, present: Collection[str], *, live: Collection[str] = (
     bad = sorted((each for each in known if each[0].failed), key=lambda each: each[0].at, reverse=True)
     needed |= {name for _, name in good[:keep]} | {name for _, name in bad[:_KEPT_FAILED]}
     return sorted(set(present) - needed)
-
-
-def way_back(state: State, present: Collection[str]) -> list[str]:
-    """Releases that a roll back may go to, the best first: the one before, then confirmed ones by falling sequence, at
-    last the image's own.
-    """
-    found = [name for name in present if name in state.releases and state.releases[name].confirmed]
-    found.sort(key=lambda name: (name == state.previous, state.releases[name].sequence), reverse=True)
-    baked = [BAKED] if state.previous != BAKED else []
-    first = [BAKED] if state.previous == BAKED else []
-    ways = (*first, *found, *baked)
-    return [name for name in ways if name != state.active and not is_given_up(state, name)]
-
-
-def is_given_up(state: State, release: str) -> bool:
-    """Whether its code may not live on the database any more."""
-    known = state.releases.get(release)
-    return known is not None and bool(known.given_up)

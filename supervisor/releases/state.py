@@ -23,8 +23,8 @@ class Known:
     """What is remembered of a release. `sequence` is 0 for the image's own unless it says one.
 
     `digest` is the SHA-256 (hex) of its manifest, `key` the id of the key that signed it (empty: nobody did), `at` when
-    it was confirmed, or failed, in UTC; `schema` is (level, lowest level its code can live on). `given_up` is why no
-    roll back goes there any more, empty where one may.
+    it was confirmed, or failed, in UTC; `schema` is (level, lowest level of code that can live on it). `given_up` is
+    why no roll back goes there any more, empty where one may.
     """
 
     sequence: int = 0

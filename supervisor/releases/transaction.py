@@ -22,11 +22,11 @@ from supervisor.releases.receive import Receipt, receive
 from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import SEALED, discard, empty_trash
 from supervisor.releases.reserve import release_reserve
-from supervisor.releases.retention import is_given_up
 from supervisor.releases.seal import check_tree, make_shared, seal, write_records
 from supervisor.releases.snapshots import DUMP_FILE, how_to_go_back
 from supervisor.releases.state import Known, State, activated, fallen_back
 from supervisor.releases.steps import Admitted, Report, Steps
+from supervisor.releases.ways import is_given_up
 
 
 class Apply:

@@ -5,42 +5,25 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import anyio
 
 from supervisor.core.errors import RejectedError, StoppingError, SupervisorError
 from supervisor.releases.contract import check, contract
-from supervisor.releases.history import Line
 from supervisor.releases.journal import Action, Journal, Mark
+from supervisor.releases.kept import Kept
 from supervisor.releases.layout import Layout
-from supervisor.releases.manifest import Manifest, parse_manifest
 from supervisor.releases.model import BAKED, ReleaseError, of_disk
 from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import Recovered, discard, empty_trash, present, recover
 from supervisor.releases.reserve import keep_reserve
-from supervisor.releases.retention import KEEP, is_given_up, surplus, way_back
-from supervisor.releases.seal import MANIFEST_FILE, why_damaged
-from supervisor.releases.snapshots import Snapshot, kept, stale
+from supervisor.releases.retention import KEEP, surplus
+from supervisor.releases.snapshots import stale
 from supervisor.releases.state import State, confirmed, fallen_back, rolled_back
 from supervisor.releases.steps import Admitted, Contracts, Report, Steps
 from supervisor.releases.transaction import Apply
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listed:
-    """One release, for people. `use` is empty, or why it is kept: active, on trial, the way back."""
-
-    release: str
-    version: str
-    sequence: int
-    use: str
-    confirmed: bool
-    failed: str
-    at: str
-    key: str
-    given_up: str
+from supervisor.releases.ways import choose
 
 
 class Updates:
@@ -53,6 +36,7 @@ class Updates:
     ) -> None:
         self.layout = layout
         self._records = Records(layout, now)
+        self.kept = Kept(self._records)
         self._live = live
         self._keep = keep
         self._lock = anyio.Lock()
@@ -102,23 +86,6 @@ class Updates:
         """Return once the change in hand is over."""
         async with self._lock:
             pass
-
-    def tree(self, release: str = "") -> Path | None:
-        """The folder of the active release, or of `release`; None for the image's own."""
-        name = release or self.state.active
-        return None if name == BAKED else self.layout.tree(name)
-
-    async def manifest(self, release: str) -> Manifest | None:
-        """What a kept release says of itself; None for the image's own. Raises ReleaseError."""
-        if release == BAKED:
-            return None
-        try:
-            data = await in_thread((self.layout.records(release) / MANIFEST_FILE).read_bytes)
-        except OSError as error:
-            raise ReleaseError(
-                f"cannot read the manifest of release {release}: {error.strerror}; apply the release again"
-            ) from error
-        return parse_manifest(data)
 
     async def apply(self, admitted: Admitted, blocks: AsyncIterator[bytes], steps: Steps, *, actor: str) -> Report:
         """Bring it into service; returns once the bake is over, with the release on trial until `confirm`.
@@ -200,12 +167,13 @@ class Updates:
         Raises RejectedError, ReleaseError for the disk's.
         """
         async with self._one_at_a_time():
-            journal = self._begun(Action.ROLL_BACK, await self._target(target), actor)
+            release = choose(self.state, await in_thread(lambda: present(self.layout)), target)
+            journal = self._begun(Action.ROLL_BACK, release, actor)
             with self._on_disk(f"roll back to release {journal.release}"):
                 return await self._roll_back(journal, steps)
 
     async def _roll_back(self, journal: Journal, steps: Steps) -> Report:
-        manifest = await self.manifest(journal.release)
+        manifest = await self.kept.manifest(journal.release)
 
         async def commit() -> None:
             if self.state.trial:
@@ -215,7 +183,7 @@ class Updates:
 
         before = self.state
         try:
-            await steps.candidate.try_out(self.tree(journal.release), manifest, commit)
+            await steps.candidate.try_out(self.kept.tree(journal.release), manifest, commit)
         except StoppingError:
             raise
         except SupervisorError as error:
@@ -245,77 +213,6 @@ class Updates:
         """The good release is active again. The state first: it has the reason, should the history not come to it."""
         await self._records.change(fallen_back(self.state, reason, self._records.now()))
         await self._records.end(self._taken(), "rolled_back", reason)
-
-    async def _target(self, wanted: str) -> str:
-        there = await in_thread(lambda: present(self.layout))
-        if is_given_up(self.state, wanted):
-            raise RejectedError(f"there is no way back to {wanted!r}: {self.state.releases[wanted].given_up}")
-        possible = way_back(self.state, there)
-        if not wanted and self.state.trial:
-            return self.state.good
-        if not possible or (wanted and wanted not in possible):
-            what = f"to {wanted!r}" if wanted else "at all"
-            names = ", ".join(possible) or "none"
-            raise RejectedError(
-                f"there is no way back {what}: it must be a release that was confirmed here and is still kept, and not "
-                f"the active one; possible are: {names}"
-            )
-        release = wanted or possible[0]
-        self._check_schema(release)
-        return release
-
-    def _check_schema(self, release: str) -> None:
-        """Code must not meet a database whose shape it does not know: a roll back does not take migrations back."""
-        level, lowest = max((known.schema for known in self.state.releases.values()), default=(0, 0))
-        then = self.state.releases.get(release)
-        known, _ = then.schema if then is not None else (0, 0)
-        if known < lowest:
-            raise RejectedError(
-                f"release {release} cannot live on the database as it is: the schema is at level {level}, which needs "
-                f"code of level {lowest} or above, and that release is of level {known}; apply a newer release instead"
-            )
-
-    async def listed(self) -> list[Listed]:
-        """All that is known, the newest first."""
-        there = await in_thread(lambda: present(self.layout))
-        uses = {self.state.previous: "previous", self.state.good: "good"}
-        uses |= {self.state.active: "on trial" if self.state.trial else "active"}
-        rows = []
-        for release in sorted({*there, *self.state.releases, BAKED}):
-            known = self.state.releases.get(release)
-            if release != BAKED and release not in there:
-                continue
-            rows.append(
-                Listed(
-                    release=release,
-                    version=known.version if known else "",
-                    sequence=known.sequence if known else 0,
-                    use=uses.get(release, ""),
-                    confirmed=known.confirmed if known else release == BAKED,
-                    failed=known.failed if known else "",
-                    at=known.at if known else "",
-                    key=known.key if known else "",
-                    given_up=known.given_up if known else "",
-                )
-            )
-        return sorted(rows, key=lambda row: row.sequence, reverse=True)
-
-    async def why_damaged(self, release: str) -> str:
-        """What is wrong with a kept release's files; empty where they are as they were sealed. Reads all of them."""
-        tree = self.tree(release)
-        return "" if tree is None else await in_thread(lambda: why_damaged(tree))
-
-    async def history(self) -> list[Line]:
-        """What was done, the oldest first."""
-        return await in_thread(self._records.history.read)
-
-    async def snapshots(self, release: str) -> list[Snapshot]:
-        """Those of the database that were taken before it, the oldest first."""
-        return [each for each in await in_thread(lambda: kept(self.layout)) if each.release == release]
-
-    async def verify_history(self) -> int:
-        """How many lines there are. Raises ReleaseError where one was changed."""
-        return await in_thread(self._records.history.verify)
 
     async def prune(self, keep: int | None = None) -> list[str]:
         """Delete what need not be kept, by the setting or with so many good ones; gives the ids.

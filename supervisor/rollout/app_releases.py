@@ -98,7 +98,7 @@ class AppReleases:
             return AppHome(), ""
         tree = self.layout.tree(release)
         try:
-            manifest = await self.updates.manifest(release)
+            manifest = await self.updates.kept.manifest(release)
             return AppHome(tree, manifest), await anyio.to_thread.run_sync(self._base.why_unusable, tree)
         except ReleaseError as error:
             return AppHome(), str(error)

@@ -203,21 +203,21 @@ class ReleaseDesk:
 
     async def listed(self) -> list[dict[str, Any]]:
         """All releases, the newest first."""
-        return [asdict(row) for row in await self._releases.updates.listed()]
+        return [asdict(row) for row in await self._releases.updates.kept.listed()]
 
     async def shown(self, release: str) -> dict[str, Any] | None:
         """One release with its manifest, and whether its files are as they were; None where there is none."""
-        rows = [row for row in await self._releases.updates.listed() if row.release == release]
+        rows = [row for row in await self._releases.updates.kept.listed() if row.release == release]
         if not rows:
             return None
-        manifest = await self._releases.updates.manifest(release)
+        manifest = await self._releases.updates.kept.manifest(release)
         said: Mapping[str, Any] = {} if manifest is None else manifest.model_dump(mode="json", by_alias=True)
-        saved = await self._releases.updates.snapshots(release)
+        saved = await self._releases.updates.kept.snapshots(release)
         return {
             **asdict(rows[0]),
             "due": await self._due(release),
             "snapshots": [{**asdict(each), "restore": each.how_to_restore} for each in saved],
-            "damaged": await self._releases.updates.why_damaged(release),
+            "damaged": await self._releases.updates.kept.why_damaged(release),
             "manifest": said,
         }
 
@@ -232,10 +232,10 @@ class ReleaseDesk:
 
     async def history(self, *, verify: bool) -> dict[str, Any]:
         """What was done, the oldest first; with `verify` also whether any line was changed."""
-        lines = [asdict(line) for line in await self._releases.updates.history()]
+        lines = [asdict(line) for line in await self._releases.updates.kept.history()]
         if not verify:
             return {"history": lines}
         try:
-            return {"history": lines, "verified": await self._releases.updates.verify_history()}
+            return {"history": lines, "verified": await self._releases.updates.kept.verify_history()}
         except ReleaseError as error:
             return {"history": lines, "verified": None, "reason": str(error)}

@@ -95,7 +95,7 @@ async def test_what_is_given_up_is_no_way_back_any_more_and_cannot_come_back(roo
     assert await asked(room, contracts, give_up=True) == ("2_drop.sql",)
     assert contracts.applied == ["2_drop.sql"]
     assert await room.outcomes() == ["apply ok", "apply ok", "contract ok"]
-    line = (await room.updates.history())[-1]
+    line = (await room.updates.kept.history())[-1]
     assert line.reason == f"applied 2_drop.sql; given up: {first}, {BAKED}"
     for target in (first, BAKED):
         with pytest.raises(RejectedError, match="took away what its code may need"):

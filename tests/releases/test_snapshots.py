@@ -25,9 +25,9 @@ async def test_a_snapshot_goes_with_its_release(tmp_path: Path) -> None:
     releases = [await room.good(f"{number}.0") for number in range(1, 5)]
     assert [each.release for each in kept(room.layout)] == releases[2:]
     assert len(list(room.layout.snapshots.iterdir())) == 2
-    (saved,) = await room.updates.snapshots(releases[3])
+    (saved,) = await room.updates.kept.snapshots(releases[3])
     assert (saved.at, saved.bytes, saved.tables) == (NOW, 9, 1)
-    assert await room.updates.snapshots(BAKED) == []
+    assert await room.updates.kept.snapshots(BAKED) == []
 
 
 @pytest.mark.parametrize("record", [None, "", "[]", '{"release": "x"}'])

@@ -40,10 +40,10 @@ class Room(Place):
         return (await self.updates.roll_back(target, self.steps, actor="test")).release
 
     async def uses(self) -> dict[str, str]:
-        return {row.release: row.use for row in await self.updates.listed()}
+        return {row.release: row.use for row in await self.updates.kept.listed()}
 
     async def outcomes(self) -> list[str]:
-        return [f"{line.action} {line.outcome}" for line in await self.updates.history()]
+        return [f"{line.action} {line.outcome}" for line in await self.updates.kept.history()]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def room(tmp_path: Path) -> Room:
 
 async def test_a_new_place_serves_the_image_s_own(room: Room) -> None:
     assert room.told == []
-    assert room.updates.tree() is None
+    assert room.updates.kept.tree() is None
     assert await room.uses() == {BAKED: "active"}
 
 
@@ -61,10 +61,10 @@ async def test_confirmed_releases_follow_each_other(room: Room) -> None:
     first = await room.good("1.0")
     second = await room.good("2.0")
     assert await room.uses() == {second: "active", first: "previous", BAKED: ""}
-    assert room.updates.tree() == room.layout.tree(second)
+    assert room.updates.kept.tree() == room.layout.tree(second)
     assert room.layout.previous.resolve() == room.layout.tree(first).resolve()
     assert await room.outcomes() == ["apply ok", "apply ok"]
-    assert await room.updates.verify_history() == 2
+    assert await room.updates.kept.verify_history() == 2
 
 
 async def test_back_goes_to_the_one_before_and_forth_again(room: Room) -> None:
@@ -210,7 +210,7 @@ async def test_the_last_failed_one_is_kept_to_be_looked_at(room: Room) -> None:
     with pytest.raises(RejectedError):
         await room.updates.apply(bad, sent(archive), room.steps, actor="test")
     await room.updates.prune()
-    rows = {row.release: row for row in await room.updates.listed()}
+    rows = {row.release: row for row in await room.updates.kept.listed()}
     assert rows[bad.release].failed == "it answers 500"
 
 
@@ -244,7 +244,7 @@ async def test_twenty_updates_leave_as_much_on_the_disk_as_five(tmp_path: Path) 
     for number in range(1, 21):
         await room.good(f"{number}.0")
     assert len(present(room.layout)) == 5
-    assert await room.updates.verify_history() == 20
+    assert await room.updates.kept.verify_history() == 20
     assert {path.name for path in room.root.iterdir()} == {
         *("releases", "staging", "incoming", "shared", ".trash", "current", "previous", "state.json", "state.json.1"),
         *("history.jsonl", "reserve.bin"),
