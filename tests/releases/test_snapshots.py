@@ -23,7 +23,7 @@ async def room_with(tmp_path: Path, keep: int) -> Room:
 async def test_a_snapshot_goes_with_its_release(tmp_path: Path) -> None:
     room = await room_with(tmp_path, keep=2)
     releases = [await room.good(f"{number}.0") for number in range(1, 5)]
-    assert [each.release for each in kept(room.layout)] == releases[2:]
+    assert {each.release for each in kept(room.layout)} == set(releases[2:])
     assert len(list(room.layout.snapshots.iterdir())) == 2
     (saved,) = await room.updates.kept.snapshots(releases[3])
     assert (saved.at, saved.bytes, saved.tables) == (NOW, 9, 1)
