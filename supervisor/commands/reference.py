@@ -78,6 +78,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "release_bake_seconds",
         "release_probation_seconds",
         "release_snapshot_seconds",
+        "release_mount",
         "release_keep",
         "on_image_change",
     ),

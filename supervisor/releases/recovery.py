@@ -213,9 +213,12 @@ def empty_trash(layout: Layout) -> None:
 
 
 def _is_moved(layout: Layout) -> bool:
-    """Make the moves into the trash durable: a power cut must not bring a tree back of which a part is deleted."""
-    try:
-        sync_folder(layout.kept)
-    except OSError:
-        return False
+    """Make the moves into the trash durable: a power cut must not bring back what is deleted in part."""
+    for folder in (layout.kept, layout.snapshots):
+        try:
+            sync_folder(folder)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
     return True
