@@ -24,6 +24,7 @@ from supervisor.boot_page import BootPage
 from supervisor.core.events import FrontChosen, Publish, Warned
 from supervisor.core.groups import plain_errors
 from supervisor.core.settings import Settings
+from supervisor.process.account import lacking_rights
 from supervisor.process.child import Command, Identity
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
@@ -176,6 +177,13 @@ class Fronts:
     def _identity(self, folder: Path) -> Identity | None:
         """Whom HAProxy becomes. Where that user could not get at its folder it stays what we are, and that is told."""
         identity = unprivileged()
+        if identity is None and os.geteuid() == 0 and (lacking := lacking_rights()):
+            self._publish(
+                Warned(
+                    message=f"HAProxy runs as root: root lacks {', '.join(lacking)} here to run it as another",
+                    detail="give the container these capabilities (--cap-add), or run it with --user",
+                )
+            )
         blocked = blocked_path(folder, identity) if identity is not None else ""
         if not blocked:
             return identity

@@ -11,6 +11,8 @@ from pathlib import Path
 from supervisor.core.errors import ConfigurationError
 from supervisor.process.child import Identity
 
+_RIGHTS = {0: "CAP_CHOWN", 1: "CAP_DAC_OVERRIDE", 5: "CAP_KILL", 6: "CAP_SETGID", 7: "CAP_SETUID"}
+
 
 @dataclass(frozen=True)
 class Account:
@@ -42,6 +44,11 @@ def find_account(text: str, setting: str) -> Account | None:
         return Account(None, {}, why)
     if uid == 0 and gid == 0:
         return None
+    if lacking := lacking_rights():
+        raise ConfigurationError(
+            f"cannot run the app as {text!r} ({setting}): root lacks {', '.join(lacking)} here; give the container "
+            f"these capabilities (--cap-add), or run it with --user {uid}:{gid} instead"
+        )
     named = entry is not None and not group
     groups = tuple(os.getgrouplist(entry.pw_name, gid)) if named and entry is not None else (gid,)
     environ = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name} if entry is not None else {}
@@ -68,6 +75,19 @@ def _group(group: str, setting: str) -> int:
             f"cannot run the app with group {group!r} ({setting}): there is no such group here; add it to the image "
             f"(`groupadd {group}`), or give a number"
         ) from None
+
+
+def lacking_rights(status: Path = Path("/proc/self/status")) -> tuple[str, ...]:
+    """The capabilities that root lacks here to run a child as another user, to reach its files and to end it.
+
+    Empty where there are no capabilities to be read. Containers are given fewer (`--cap-drop`).
+    """
+    try:
+        lines = status.read_text().splitlines()
+        held = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    except (OSError, StopIteration, ValueError):
+        return ()
+    return tuple(name for bit, name in _RIGHTS.items() if not held >> bit & 1)
 
 
 def is_mapped(number: int, table: str) -> bool:

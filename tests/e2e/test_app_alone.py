@@ -44,6 +44,20 @@ def test_it_serves_restarts_after_a_crash_and_stops(app: Supervisor) -> None:
     assert left_behind(app.state) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to lose")
+def test_root_without_any_rights_runs_everything_as_itself(app: Supervisor) -> None:
+    app.prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
+    app.boot()
+    assert request(app.port, "/")[0] == 200
+    os.kill(app.pid, signal.SIGHUP)  # setpriv became the supervisor
+    assert app.wait_event("reload.finished")["result"] == "ok"
+    assert request(app.port, "/")[0] == 200
+    assert "HAProxy runs as root: root lacks CAP_CHOWN" in app.log()
+    os.kill(app.pid, signal.SIGTERM)
+    assert app.wait() == 0
+    assert left_behind(app.state) == []
+
+
 def test_signals_that_are_not_ours_go_to_the_app(app: Supervisor) -> None:
     app.boot()
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):

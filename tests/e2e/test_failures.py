@@ -192,6 +192,15 @@ def test_a_state_folder_postgres_cannot_enter_ends_in_77_naming_the_folder(notes
     assert "chmod" in error
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
+def test_root_that_may_not_become_another_ends_in_77_naming_what_it_lacks(notes: Supervisor) -> None:
+    notes.prefix = ["setpriv", "--bounding-set=-setuid,-setgid", "--inh-caps=-all", "--"]
+    notes.start()
+    assert notes.wait(30) == 77
+    error = notes.events("error")[-1]["msg"]
+    assert "cannot start Postgres: it does not run as root, and root lacks CAP_SETGID, CAP_SETUID here" in error
+
+
 def test_a_state_folder_that_cannot_be_made_is_named(notes: Supervisor) -> None:
     (notes.folder / "file").write_text("in the way")
     notes.environ |= {"SUPERVISOR_STATE_DIR": str(notes.folder / "file" / "state")}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 
 from supervisor.core.errors import ConfigurationError
-from supervisor.process.account import find_account
+from supervisor.process import account
+from supervisor.process.account import find_account, lacking_rights
 
 SETTING = "SUPERVISOR_APP_USER"
 
@@ -16,6 +18,7 @@ SETTING = "SUPERVISOR_APP_USER"
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(account, "lacking_rights", lambda: ())
 
 
 @pytest.mark.usefixtures("root")
@@ -66,3 +69,30 @@ def test_only_root_can_become_another(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found is not None
     assert (found.identity, found.environ) == (None, {})
     assert "runs as uid 4711, as we do, not as 'nobody'" in found.warning
+
+
+@pytest.mark.parametrize(
+    ("held", "lacking"),
+    [
+        (0x1FFFFFFFFFF, ()),
+        (0xA80425FB, ()),  # what a container has without being asked
+        (0xA8042500, ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETGID", "CAP_SETUID")),
+        (0x1FFFFFFFFDF, ("CAP_KILL",)),
+    ],
+)
+def test_rights_that_root_lacks_are_named(tmp_path: Path, held: int, lacking: tuple[str, ...]) -> None:
+    (tmp_path / "status").write_text(f"Name:\tcat\nCapPrm:\tffffffffffffffff\nCapEff:\t{held:016x}\n")
+    assert lacking_rights(tmp_path / "status") == lacking
+
+
+def test_without_capabilities_none_is_lacking(tmp_path: Path) -> None:
+    assert lacking_rights(tmp_path / "none") == ()
+    (tmp_path / "status").write_text("Name:\tcat\n")
+    assert lacking_rights(tmp_path / "status") == ()
+
+
+@pytest.mark.usefixtures("root")
+def test_root_without_the_rights_cannot_become_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account, "lacking_rights", lambda: ("CAP_SETUID",))
+    with pytest.raises(ConfigurationError, match=r"root lacks CAP_SETUID here; .* --user \d+:\d+ instead"):
+        find_account("nobody", SETTING)

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from supervisor.process.account import lacking_rights
 from supervisor.process.child import Identity
 
 POSTGRES_UID = 26026
@@ -18,8 +19,8 @@ _NOBODY = Identity(65534, 65534)
 
 
 def identity_for(account: str, reserved_uid: int, *, our_uid: int) -> Identity | None:
-    """As root the user `account`, or the reserved uid where there is none; None (ourselves) otherwise."""
-    if our_uid != 0:
+    """As root that may, the user `account`, or the reserved uid where there is none; None (ourselves) otherwise."""
+    if our_uid != 0 or lacking_rights():
         return None
     try:
         entry = pwd.getpwnam(account)

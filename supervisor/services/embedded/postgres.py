@@ -16,6 +16,7 @@ from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.probe.postgres import probe_postgres
 from supervisor.probe.verdict import Verdict
+from supervisor.process.account import lacking_rights
 from supervisor.process.child import Command, KillMode, RunProgram
 from supervisor.process.procfs import read_stat
 from supervisor.services.binaries import PostgresBinaries, find_postgres, system_places
@@ -140,6 +141,11 @@ class EmbeddedPostgres:
         )
 
     def _require_reachable(self) -> None:
+        if self.identity is None and os.geteuid() == 0:
+            raise PrivilegeError(
+                f"cannot start Postgres: it does not run as root, and root lacks {', '.join(lacking_rights())} here to "
+                f"run it as another; give the container these capabilities (--cap-add), or run it with --user"
+            )
         reason = blocked_path(self.data.parent, self.identity)
         if reason:
             raise PrivilegeError(

@@ -92,7 +92,6 @@ def of_another_user(app: ReleasedApp) -> None:
 def test_folder_of_another_user_is_named_at_the_start(app: ReleasedApp) -> None:
     of_another_user(app)
     app.supervisor.prefix = WITHOUT_ALL_RIGHTS
-    app.supervisor.environ["SUPERVISOR_FRONT"] = "restart"
     why = why_it_ended(app)
     assert f"cannot use {str(app.place)!r}: permission denied" in why
 

@@ -21,7 +21,7 @@ from supervisor.app.front.haproxy.runtime import Runtime
 from supervisor.app.front.model import FrontError
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.events import Publish, Warned
-from supervisor.process.account import is_mapped
+from supervisor.process.account import is_mapped, lacking_rights
 from supervisor.process.child import Child, Command, Exit, Identity, RunProgram, explain_spawn_error
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
@@ -57,9 +57,9 @@ class HAProxyOptions:
 def unprivileged() -> Identity | None:
     """Whom HAProxy becomes: its package's user, else nobody; None, our own, where we cannot become another.
 
-    That is where we are not root, and in a user namespace that has no such user.
+    That is where we are not root, or root without the rights for it, and in a user namespace that has no such user.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or lacking_rights():
         return None
     uid = gid = _NOBODY
     with contextlib.suppress(KeyError):
