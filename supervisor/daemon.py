@@ -123,6 +123,7 @@ class Daemon:
             APP,
             self._settings,
             self._state.paths.state,
+            environ=dict(os.environ),
             reaper=self._reaper,
             turn=self._controller.turn,
             publish=self._publish,

@@ -20,11 +20,12 @@ from supervisor.releases.model import BAKED
 from supervisor.releases.records import history_line
 from supervisor.releases.reserve import with_reserve
 from supervisor.releases.snapshots import stale
-from supervisor.releases.state import State, StateFile, fallen_back, repair_links, rolled_back, started
+from supervisor.releases.state import State, StateFile, fallen_back, image_used, repair_links, rolled_back, started
 from supervisor.store.files import drop_half_written, sync_folder
 
 SEALED = frozenset({Mark.STAGED, Mark.SNAPSHOT, Mark.EXPANDED, Mark.TRYING})
 """Marks from which on the tree lies whole in its place."""
+_FINISHED = "finished at the start, after it had been cut short"
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ def _transaction(state: State, journal: Journal | None, present: Collection[str]
         why = "the supervisor ended within it; what of it was applied the database knows, and it can be done again"
         return Decision(state, "aborted", why, (f"contract migrations were cut short: {why}",))
     if journal.mark is Mark.ROLLING_BACK:
+        if journal.action is Action.IMAGE:
+            return Decision(image_used(state), "ok", _FINISHED)
         done = state if state.good == journal.release and not state.trial else rolled_back(state, journal.release)
-        return Decision(done, "ok", "finished at the start, after it had been cut short")
+        return Decision(done, "ok", _FINISHED)
     if state.active == journal.release:
         return Decision(state) if state.trial else Decision(state, "ok", "its end was written down at the start")
     keep = frozenset({journal.release} & set(present) if journal.mark in SEALED else ())

@@ -91,6 +91,12 @@ def rolled_back(state: State, target: str) -> State:
     return replace(state, active=target, good=target, previous=before, trial=False, attempts=0)
 
 
+def image_used(state: State) -> State:
+    """The app of a new image is active; what was known of the one before it does not hold of it."""
+    releases = {name: known for name, known in state.releases.items() if name != BAKED}
+    return rolled_back(replace(state, releases=releases), BAKED)
+
+
 def given_up(state: State, releases: Collection[str], why: str) -> State:
     """No roll back goes to `releases` any more."""
     for release in releases:

@@ -20,7 +20,7 @@ from supervisor.releases.recovery import Recovered, discard, empty_trash, presen
 from supervisor.releases.reserve import keep_reserve
 from supervisor.releases.retention import KEEP, surplus
 from supervisor.releases.snapshots import stale
-from supervisor.releases.state import State, confirmed, fallen_back, rolled_back
+from supervisor.releases.state import State, confirmed, fallen_back, image_used, rolled_back
 from supervisor.releases.steps import Admitted, Contracts, Report, Steps
 from supervisor.releases.transaction import Apply
 from supervisor.releases.ways import choose
@@ -140,8 +140,8 @@ class Updates:
         journal = self._begun(Action.IMAGE, BAKED, "boot")
         if self.state.trial:
             await self._end_trial(reason)
-        others = {name: known for name, known in self.state.releases.items() if name != BAKED}  # it is another one
-        await self._records.change(rolled_back(replace(self.state, releases=others), BAKED))
+        await self._records.mark(journal.at(Mark.ROLLING_BACK))
+        await self._records.change(image_used(self.state))
         await self._finish(journal, "ok", reason)
 
     async def contract(self, contracts: Contracts, *, give_up: bool, actor: str) -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +18,14 @@ from supervisor.core.settings import Settings
 from supervisor.parts import Parts
 from supervisor.process.reaper import Reaper
 from supervisor.releases.base import Base
-from supervisor.releases.image import ImageFile, OnImageChange, decide, read_image
 from supervisor.releases.layout import Layout
-from supervisor.releases.model import BAKED, ReleaseError, of_disk
+from supervisor.releases.model import BAKED, of_disk
 from supervisor.releases.room import Room
 from supervisor.releases.steps import Admitted, Report, Steps
 from supervisor.releases.updates import Updates
 from supervisor.rollout.candidate import Trial, Turn
 from supervisor.rollout.database import Database
+from supervisor.rollout.homes import Homes
 from supervisor.rollout.mounting import prove_mounting
 from supervisor.rollout.probation import Probation
 from supervisor.rollout.runtimes import versions
@@ -42,17 +41,26 @@ class AppReleases:
     """What may be asked of the releases of one app, each with its outcome. `open` first, then `connect`."""
 
     def __init__(
-        self, name: str, settings: Settings, state_dir: Path, *, reaper: Reaper, turn: Turn, publish: Publish
+        self,
+        name: str,
+        settings: Settings,
+        state_dir: Path,
+        *,
+        environ: Mapping[str, str],
+        reaper: Reaper,
+        turn: Turn,
+        publish: Publish,
     ) -> None:
         self.name = name
         self.layout = Layout(state_dir / "releases" / name)
         self.updates = Updates(self.layout, now=now, live=self._live, keep=settings.release_keep)
         self.reaper = reaper
         self._settings = settings
-        self._image_file = ImageFile(self.layout.image)
+        self._environ = environ
         self._base = Base(settings.app_dir, self.layout.base / "tree")
         self._turn = turn
         self._publish = publish
+        self._homes = Homes(settings, self.updates, self._base, publish)
         self._parts: Parts | None = None
         self._told: ReleaseActive | None = None
         self._probation = Probation(
@@ -72,63 +80,8 @@ class AppReleases:
             self._publish(Warned(message=text))
         await anyio.to_thread.run_sync(self._base.prepare)
         if self._settings.release_mount:
-            await prove_mounting(self.layout, self._settings.app_dir, self.reaper)
-        if self.updates.state.active != BAKED:
-            await self._look_at_image()
-        return await self._home()
-
-    async def _home(self) -> AppHome:
-        """What the state says is active. What cannot be used is not: of a trial the good one is, else the image's."""
-        while True:
-            release = self.updates.state.active
-            home, why = await self._home_of(release)
-            if not why:
-                return home
-            self._publish(Warned(message=f"release {release} is not used: {why}"))
-            try:
-                if not await self.updates.give_up_trial(why):
-                    await self.updates.use_image(why)
-            except ReleaseError as error:
-                self._publish(Warned(message=f"the image's own app is started, and that is not written down: {error}"))
-                return AppHome()
-
-    async def _home_of(self, release: str) -> tuple[AppHome, str]:
-        """A release's home, and why it cannot be used."""
-        if release == BAKED:
-            return AppHome(), ""
-        tree = self.layout.tree(release)
-        try:
-            manifest = await self.updates.kept.manifest(release)
-            return AppHome(tree, manifest), await anyio.to_thread.run_sync(self._base.why_unusable, tree)
-        except ReleaseError as error:
-            return AppHome(), str(error)
-        except OSError as error:
-            return AppHome(), of_disk(error)
-
-    async def _look_at_image(self) -> None:
-        """Where the image was changed since the last start: which app is started now."""
-        state = self.updates.state
-        before = await anyio.to_thread.run_sync(self._image_file.read)
-        until = before.until_ns if before is not None else time.time_ns()
-        image = await anyio.to_thread.run_sync(read_image, self._settings.app_dir, until)
-        if image == before:
-            return
-        known = state.releases.get(state.active)
-        sequence = known.sequence if known is not None else 0
-        verdict = decide(OnImageChange(self._settings.on_image_change), image, before, state.active, sequence)
-        if verdict.told:
-            self._publish(Notice(message=verdict.told))
-        if verdict.use_image:
-            await self.updates.use_image(verdict.told)
-        await self._note_image()
-
-    async def _note_image(self) -> None:
-        """What cannot be written down is told again at the next start."""
-        try:
-            image = await anyio.to_thread.run_sync(read_image, self._settings.app_dir, time.time_ns())
-            await anyio.to_thread.run_sync(self._image_file.write, image)
-        except OSError as error:
-            self._publish(Warned(message=f"which image this is, is not remembered: {of_disk(error)}"))
+            await prove_mounting(self.layout, self._settings.app_dir, self.reaper, self._environ)
+        return await self._homes.first()
 
     def connect(self, parts: Parts) -> None:
         """From now on releases can be applied."""
@@ -153,7 +106,7 @@ class AppReleases:
         if self._parts is None or not await self.updates.give_up_trial(reason):
             return None
         self._publish(Warned(message=f"the release on trial did not start and is rolled back: {reason}"))
-        return self._parts.plan_in(await self._home())
+        return self._parts.plan_in(await self._homes.active())
 
     async def runtimes(self, names: Iterable[str]) -> dict[str, str]:
         """The versions of those of the programs that we know and that are here, as the app would find them."""
@@ -185,7 +138,7 @@ class AppReleases:
         """Bring a release into service."""
         outcome = await self._outcome(lambda: self.updates.apply(admitted, blocks, self._steps(), actor=actor))
         if outcome.ok:
-            await self._note_image()
+            await self._homes.note_image()
         return outcome
 
     async def roll_back(self, target: str, actor: str) -> Outcome:

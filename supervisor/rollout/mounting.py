@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from supervisor.services.backend import run_and_quote
 _SECONDS = 10.0
 
 
-async def prove_mounting(layout: Layout, app_dir: Path, reaper: Reaper) -> None:
+async def prove_mounting(layout: Layout, app_dir: Path, reaper: Reaper, environ: Mapping[str, str]) -> None:
     """With the first of its mounts. Raises ConfigurationError where they are not possible here."""
     await anyio.to_thread.run_sync(partial((layout.base_mount / "tree").mkdir, parents=True, exist_ok=True))
-    proof = Command(name="mount", argv=("true",), env=dict(os.environ))
+    proof = Command(name="mount", argv=("true",), env=dict(environ))
     first = view_of(layout.kept / "none", app_dir)[:2]
     status, said = await run_and_quote(reaper, seen(proof, first), Ring("mount"), limit_seconds=_SECONDS)
     if status != 0:

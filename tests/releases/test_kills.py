@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.core.errors import RejectedError, RolledBackError
 from supervisor.releases.history import History
-from supervisor.releases.journal import JournalFile
+from supervisor.releases.journal import Action, JournalFile
 from supervisor.releases.model import BAKED
 from supervisor.releases.recovery import empty_trash, present
 from supervisor.releases.seal import why_damaged
@@ -45,7 +45,10 @@ def check(place: Place, *allowed: str) -> str:
     )
     history = History(place.layout.history)
     history.verify()
-    ended = [line.transaction for line in history.read()]
+    lines = history.read()
+    if state.active == BAKED:
+        assert lines[-1].action == Action.IMAGE, "no change without its line"
+    ended = [line.transaction for line in lines]
     assert len(ended) == len(set(ended)), "each transaction has one end"
     return state.active
 
@@ -114,6 +117,16 @@ async def apply_with_snapshot(place: Killable, updates: Updates) -> None:
     await apply(place, updates)
 
 
+async def use_image(place: Killable, updates: Updates) -> None:
+    await apply_and_confirm(place, updates)
+    await updates.use_image("the image's app is newer")
+
+
+async def use_image_on_trial(place: Killable, updates: Updates) -> None:
+    await apply(place, updates)
+    await updates.use_image("the image's app is newer")
+
+
 async def contract(place: Killable, updates: Updates) -> None:
     await apply_and_confirm(place, updates)
     await updates.contract(Contracts(), give_up=True, actor="test")
@@ -123,6 +136,8 @@ ACTS: list[Act] = [
     apply,
     apply_with_snapshot,
     contract,
+    use_image,
+    use_image_on_trial,
     apply_and_confirm,
     apply_refused,
     apply_rolled_back,
@@ -139,6 +154,7 @@ async def test_a_kill_anywhere_leaves_the_old_release_or_the_new_one(act: Act, t
     with disk() as counted:
         await act(whole, updates)
     assert counted.done > 40
+    allowed = [whole.old.release, whole.new.release, *([BAKED] if act in (use_image, use_image_on_trial) else [])]
     found = set()
     for last in range(0, counted.done, 1 if soak else EVERY):
         place = Killable(tmp_path / str(last) / "app")
@@ -146,9 +162,9 @@ async def test_a_kill_anywhere_leaves_the_old_release_or_the_new_one(act: Act, t
         with disk(last), pytest.raises((Killed, BaseExceptionGroup)):
             await act(place, updates)
         place.boot()
-        found.add(check(place, place.old.release, place.new.release))
+        found.add(check(place, *allowed))
         await goes_on(place)
-    assert found == {whole.old.release, whole.new.release} or act is apply_refused
+    assert found == set(allowed) or act is apply_refused
 
 
 async def goes_on(place: Killable) -> None:

@@ -184,7 +184,13 @@ async def test_contract_migrations_run_in_a_turn_and_are_told(place: Place, data
 
 async def test_contract_is_refused_where_something_else_than_the_active_release_serves(tmp_path: Path) -> None:
     releases = AppReleases(
-        "app", Settings(), tmp_path, reaper=cast(Any, None), turn=cast(Any, None), publish=lambda event: None
+        "app",
+        Settings(),
+        tmp_path,
+        environ={},
+        reaper=cast(Any, None),
+        turn=cast(Any, None),
+        publish=lambda event: None,
     )
     await releases.open()
     releases.connect(cast(Any, SimpleNamespace(plan=SimpleNamespace(home=AppHome(), migrations=None))))

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.anyio
 def desk(state: Path, unsigned: str, *, boots: bool = False) -> ReleaseDesk:
     settings = Settings(release_unsigned=unsigned)
     events: list[Event] = []
-    releases = AppReleases("app", settings, state, reaper=cast(Any, None), turn=cast(Any, None), publish=events.append)
+    releases = AppReleases(
+        "app", settings, state, environ={}, reaper=cast(Any, None), turn=cast(Any, None), publish=events.append
+    )
     if not boots:
 
         async def no_runtimes(names: object) -> dict[str, str]:
