@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench import procfs
 from tests.bench.figures import Row, Section
 from tests.bench.others import s6_argv, supervisord_argv
-from tests.bench.rig import BIN, PYTHON, SUPERVISOR, Plan, environment, folder, missing, sweep
+from tests.bench.rig import BIN, IMPORTS, PYTHON, SUPERVISOR, Plan, environment, folder, missing, sweep
 
 TARGET_MS = 30.0
 LIMIT_SECONDS = 5.0
@@ -67,7 +67,8 @@ def _commands(home: Path) -> dict[str, list[str]]:
 
 def measure(argv: Sequence[str], home: Path) -> float:
     """Seconds from exec to signals handled; the process is killed then."""
-    env = environment({"SUPERVISOR_STATE_DIR": str(home / "state"), "SUPERVISOR_RUNTIME_DIR": str(home / "run")})
+    state = {"SUPERVISOR_STATE_DIR": str(home / "state"), "SUPERVISOR_RUNTIME_DIR": str(home / "run")}
+    env = environment({**state, **(IMPORTS if argv[0].startswith(str(BIN)) else {})})
     program = shutil.which(argv[0], path=env["PATH"]) or argv[0]
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()

@@ -16,6 +16,7 @@ from typing import Any
 from tests.bench.figures import Row, Section
 from tests.bench.others import s6_argv, supervisord_argv
 from tests.bench.rig import (
+    IMPORTS,
     PROGRAMS,
     PYTHON,
     SUPERVISOR,
@@ -110,10 +111,11 @@ def _program(home: Path, count: int) -> list[str]:
 
 def _under(home: Path, count: int, found: Found, argv: Callable[[Sequence[str]], list[str]]) -> None:
     (home / "go").touch()
+    words = argv(_program(home, count))
     with Started(
-        [*UNSHARE, *argv(_program(home, count))],
+        [*UNSHARE, *words],
         log=home / "log",
-        env=environment(),
+        env=environment(IMPORTS if words[0] == PYTHON else {}),
         stop_signal=signal.SIGKILL,
     ) as started:
         _note(_result(home, started), found)

@@ -18,7 +18,18 @@ from supervisor.releases.tree import file_digest
 from supervisor.releases.trust import read_trust_store
 from tests.bench import procfs
 from tests.bench.figures import Row, Section
-from tests.bench.rig import PROGRAMS, PYTHON, SUPERVISOR, Plan, Supervisor, environment, folder, free_port, missing
+from tests.bench.rig import (
+    IMPORTS,
+    PROGRAMS,
+    PYTHON,
+    SUPERVISOR,
+    Plan,
+    Supervisor,
+    environment,
+    folder,
+    free_port,
+    missing,
+)
 
 FILES, FILE_BYTES = 8000, 12_500
 STAGE_TIMES_TAR, GATE_SECONDS, VERIFY_MS_A_MB = 1.5, 2.0, 1.0
@@ -167,7 +178,7 @@ def by_hand(home: Path, supervisor: Supervisor, source: Path, found: dict[str, l
 
 def command(home: Path, *words: str) -> Any:
     """One of ours, to its end; its JSON where it gives any."""
-    env = environment({"SUPERVISOR_SOCKET": str(home / "run" / "control.sock")})
+    env = environment({**IMPORTS, "SUPERVISOR_SOCKET": str(home / "run" / "control.sock")})
     done = subprocess.run([*SUPERVISOR, *words], env=env, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         raise RuntimeError(f"supervisor {' '.join(words)}: {done.stdout}{done.stderr}")

@@ -24,8 +24,11 @@ from tests.bench import procfs
 PYTHON = sys.executable
 BIN = Path(sys.executable).parent
 PROGRAMS = Path(__file__).parent / "programs"
-NOTES = Path(__file__).resolve().parents[2] / "examples" / "notes"
+REPOSITORY = Path(__file__).resolve().parents[2]
+NOTES = REPOSITORY / "examples" / "notes"
 SUPERVISOR = [PYTHON, "-m", "supervisor"]
+IMPORTS = {"PYTHONPATH": str(REPOSITORY)}
+"""This very tree is measured, also where another is installed. Not for others: supervisord's package has our name."""
 UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
 POLL_SECONDS = 0.002
 STOP_SECONDS = 30.0
@@ -232,6 +235,7 @@ class Supervisor(Started):
         log = home / f"log-{time.monotonic_ns()}"
         env = environment(
             {
+                **IMPORTS,
                 "SUPERVISOR_STATE_DIR": str(home / "state"),
                 "SUPERVISOR_RUNTIME_DIR": str(home / "run"),
                 "SUPERVISOR_LOG_FORMAT": "json",

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.rig import PYTHON, Started, environment, wait_until
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.bench.rig import IMPORTS, PYTHON, Started, environment, wait_until
 
 
 class Prober(Started):
@@ -18,7 +16,7 @@ class Prober(Started):
     def __init__(self, home: Path, *targets: str, once: bool = True) -> None:
         log = home / f"prober-{len(list(home.glob('prober-*')))}"
         argv = [PYTHON, "-m", "tests.bench.prober", *(["--once"] if once else []), str(home / "state"), *targets]
-        super().__init__(argv, log=log, env=environment({"PYTHONPATH": str(REPOSITORY)}))
+        super().__init__(argv, log=log, env=environment(IMPORTS))
         wait_until(self.lines, what="the prober's start")
 
     def __enter__(self) -> Prober:
