@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from supervisor.releases.layout import Layout
@@ -33,16 +36,28 @@ def write_records(tree: Path, manifest: bytes, signatures: tuple[bytes, ...], di
 
 def check_tree(tree: Path, manifest: Manifest) -> Digests:
     """Raises ReleaseError where what lies there is not what the manifest says, whoever unpacked it. Reads all of it,
-    and gives what it read.
+    and gives what it read. Meanwhile it is synced, which takes as long. Raises OSError, also for that.
     """
     digests = Digests()
-    found = tree_digest(walk_tree(tree, digests))
+    with _syncing(tree):
+        found = tree_digest(walk_tree(tree, digests))
     if found != manifest.tree.digest:
         raise ReleaseError(
             f"cannot use the unpacked tree: its digest is {found[:12]}, the manifest says {manifest.tree.digest[:12]}; "
             f"build the release again"
         )
     return digests
+
+
+@contextmanager
+def _syncing(tree: Path) -> Iterator[None]:
+    """Bring what was written until now to the disk while the block does something else; `seal` then has little to wait
+    for. Its end waits for that. Raises OSError.
+    """
+    with ThreadPoolExecutor(1, "sync") as thread:
+        running = thread.submit(lambda: _sync_filesystem(tree))
+        yield
+        running.result()  # an error is given back once only: `seal` would not see it
 
 
 def why_damaged(tree: Path) -> str:

@@ -139,11 +139,13 @@ def file_digest(place: Path) -> str:
 def _read_digest(name: str, size: int, folder: int | None) -> str:
     digest = hashlib.sha256()
     descriptor = os.open(name, _FILE, dir_fd=folder)
-    # Most files are small: one read for all of it, one to see its end.
+    # Most files are small: one read for all of it, which is its end too where it gives less than was asked for.
     asked = min(size + 1, _BLOCK)
     try:
         while block := os.read(descriptor, asked):
             digest.update(block)
+            if len(block) < asked:
+                break
     finally:
         os.close(descriptor)
     return digest.hexdigest()

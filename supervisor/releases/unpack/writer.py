@@ -94,4 +94,7 @@ class Writer:
 
 def _write(descriptor: int, piece: memoryview) -> None:
     while piece:
-        piece = piece[os.write(descriptor, piece[:_WRITE_BYTES]) :]
+        written = os.write(descriptor, piece if len(piece) <= _WRITE_BYTES else piece[:_WRITE_BYTES])
+        if written == len(piece):
+            return
+        piece = piece[written:]
