@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -25,13 +26,20 @@ class Admitted:
     signatures: tuple[bytes, ...] = ()
 
 
-class Unpack(Protocol):
-    """Makes the tree of an archive."""
+class Unpacker(Protocol):
+    """Makes the tree of one archive."""
 
     async def unpack(self, archive: Path, to: Path, manifest: Manifest) -> None:
         """Make `to`, which does not exist, and prove that it is what the manifest says. Raises ReleaseError; what is
         left in `to` then is the caller's.
         """
+
+
+class Unpack(Protocol):
+    """Has the trees of archives made."""
+
+    def ready(self) -> AbstractAsyncContextManager[Unpacker]:
+        """For the block there is one that has not to be waited for. Raises ReleaseError."""
 
 
 class Fill(Protocol):

@@ -25,7 +25,7 @@ from supervisor.releases.reserve import release_reserve
 from supervisor.releases.seal import check_tree, make_shared, seal, write_records
 from supervisor.releases.snapshots import DUMP_FILE, how_to_go_back
 from supervisor.releases.state import Known, State, activated, fallen_back
-from supervisor.releases.steps import Admitted, Report, Steps
+from supervisor.releases.steps import Admitted, Report, Steps, Unpacker
 from supervisor.releases.ways import is_given_up
 
 
@@ -100,6 +100,15 @@ class Apply:
         if await in_thread(lambda: place.is_dir()):
             return
         await self._mark(Mark.BEGUN)
+        async with self._steps.unpack.ready() as unpacker:
+            await self._receive(blocks)
+            await self._unpack(unpacker)
+        async with self._phase("seal"):
+            await in_thread(lambda: seal(self._layout, self._staging / "tree", self._admitted.release))
+            await self._mark(Mark.STAGED)
+            await in_thread(self._tidy)
+
+    async def _receive(self, blocks: AsyncIterator[bytes]) -> None:
         async with self._phase("receive"):
             limit = self._admitted.manifest.archive.size
             receipt = await receive(blocks, self._staging / "archive", limit_bytes=limit)
@@ -108,11 +117,6 @@ class Apply:
             await self._mark(Mark.VERIFIED)
         async with self._phase("space"):
             await self._steps.space.make(self._admitted.manifest)
-        await self._unpack()
-        async with self._phase("seal"):
-            await in_thread(lambda: seal(self._layout, self._staging / "tree", self._admitted.release))
-            await self._mark(Mark.STAGED)
-            await in_thread(self._tidy)
 
     def _verify(self, receipt: Receipt) -> None:
         archive = self._admitted.manifest.archive
@@ -122,10 +126,10 @@ class Apply:
                 f"says {archive.size} and {archive.sha256[:12]}; send the archive that was built with this manifest"
             )
 
-    async def _unpack(self) -> None:
+    async def _unpack(self, unpacker: Unpacker) -> None:
         tree, manifest = self._staging / "tree", self._admitted.manifest
         async with self._phase("unpack"):
-            await self._steps.unpack.unpack(self._staging / "archive", tree, manifest)
+            await unpacker.unpack(self._staging / "archive", tree, manifest)
         async with self._phase("check"):
             digests = await in_thread(lambda: check_tree(tree, manifest))
         async with self._phase("fill"):

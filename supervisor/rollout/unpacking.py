@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from supervisor.core.events import Publish, ReleaseUnpacking
 from supervisor.process.reaper import Reaper
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.unpack.report import Progress
-from supervisor.releases.unpack.unpack import UnpackJob, unpack
+from supervisor.releases.unpack.unpack import Unpacker, UnpackJob, ready
 
 UNPACK_SECONDS = 900.0
 
@@ -22,6 +24,21 @@ class Unpacking:
 
     app: str
     reaper: Reaper
+    publish: Publish
+
+    @asynccontextmanager
+    async def ready(self) -> AsyncIterator[OneUnpacking]:
+        """Raises ReleaseError."""
+        async with ready(self.reaper) as unpacker:
+            yield OneUnpacking(self.app, unpacker, self.publish)
+
+
+@dataclass(frozen=True)
+class OneUnpacking:
+    """See `Unpacker`."""
+
+    app: str
+    unpacker: Unpacker
     publish: Publish
 
     async def unpack(self, archive: Path, to: Path, manifest: Manifest) -> None:
@@ -37,7 +54,7 @@ class Unpacking:
             )
 
         job = UnpackJob.of(manifest, archive, to)
-        await unpack(self.reaper, job, on_progress=tell, limit_seconds=UNPACK_SECONDS)
+        await self.unpacker.unpack(job, on_progress=tell, limit_seconds=UNPACK_SECONDS)
 
 
 def rest_seconds(elapsed_seconds: float, done: int, total: int) -> float | None:

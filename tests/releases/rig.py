@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,10 @@ class Unpacking:
 
     trees: dict[bytes, dict[str, str]] = field(default_factory=dict)
     fails: Exception | None = None
+
+    @asynccontextmanager
+    async def ready(self) -> AsyncIterator[Unpacking]:
+        yield self
 
     async def unpack(self, archive: Path, to: Path, manifest: Manifest) -> None:
         if self.fails is not None:

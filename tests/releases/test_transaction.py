@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from supervisor.core.errors import MigrationError, RejectedError, RolledBackError
+from supervisor.releases import seal
 from supervisor.releases.history import History
 from supervisor.releases.journal import JournalFile
 from supervisor.releases.model import BAKED, ReleaseError
@@ -210,6 +211,19 @@ async def test_a_full_disk_refuses_and_is_told(place: Place, where: str, monkeyp
     text = await refused(place, place.apply(admitted), sent(archive), "no space left")
     assert "/data/x" in text
     assert not place.layout.reserve.exists(), "given back, so that this could be written"
+
+
+async def test_a_disk_that_loses_what_was_written_refuses(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    admitted, archive = place.release("1.0")
+    calls: list[Path] = []
+
+    def sync(tree: Path) -> None:
+        calls.append(tree)
+        if len(calls) == 1:  # as the kernel does: an error is given back once
+            raise OSError(errno.EIO, "Input/output error", str(tree))
+
+    monkeypatch.setattr(seal, "_sync_filesystem", sync)
+    await refused(place, place.apply(admitted), sent(archive), "input/output error")
 
 
 async def test_cancelled_before_the_commit_the_next_start_undoes_it(place: Place) -> None:

@@ -25,8 +25,13 @@ INFO_PIECE = 4096
 
 
 def main() -> int:
-    """Do the job. A refusal is said and is no failure of this program: 0."""
-    job = Job.parse(sys.stdin.buffer.read())
+    """Do the job, once it is there; none came where it has no bytes. A refusal is said and is no failure of this
+    program: 0.
+    """
+    data = sys.stdin.buffer.read()
+    if not data:
+        return 0
+    job = Job.parse(data)
     os.umask(0o022)
     die_with(job.parent)
     restrict(job.limits)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -81,6 +81,75 @@ class Unpacked:
     elapsed_seconds: float
 
 
+class Unpacker:
+    """A child that has started and waits for its job, of which it takes one. Made by `ready`."""
+
+    def __init__(self, child: Child, ring: Ring, jobs: int) -> None:
+        self._child = child
+        self._ring = ring
+        self._jobs = jobs
+
+    async def unpack(self, job: UnpackJob, *, on_progress: OnProgress, limit_seconds: float) -> Unpacked:
+        """See `unpack`."""
+        started = time.monotonic()
+        report = Report(max_lines=_SPARE_LINES + 5 * math.ceil(limit_seconds))
+        ended: Exit | None = None
+        try:
+            self._give(_job(job, limit_seconds))
+            with anyio.move_on_after(limit_seconds):
+                ended = await _watch(self._child, self._ring, report, on_progress)
+        finally:
+            await self.end()
+        if ended is None:
+            raise refusal(
+                f"it was not done within {limit_seconds:g} s", "look how busy the disk is, or allow more time"
+            )
+        made = _result(report, ended)
+        _compare(job, made)
+        return Unpacked(made.entries, made.bytes, made.digest, _info(report), time.monotonic() - started)
+
+    def _give(self, job: Job) -> None:
+        data = job.as_json()
+        # One that is gone already cannot take it; how it ended says more than that.
+        with contextlib.suppress(BrokenPipeError):
+            if _put(self._jobs, data) < len(data):
+                raise refusal("the program that unpacks it does not take its job", "try again")
+        self._close()
+
+    def _close(self) -> None:
+        if self._jobs >= 0:
+            os.close(self._jobs)
+            self._jobs = -1
+
+    async def end(self) -> None:
+        """Nothing of it is left then; 2 s at most, and not to be cancelled."""
+        self._close()
+        with anyio.CancelScope(shield=True):
+            await self._child.kill()
+
+
+@contextlib.asynccontextmanager
+async def ready(reaper: Reaper) -> AsyncIterator[Unpacker]:
+    """A child that is ready when its job comes, as its start takes a tenth of a second. It ends with the block.
+
+    Raises ReleaseError where it cannot be started.
+    """
+    ring = Ring("unpack", max_bytes=_RING_BYTES)
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(ours, False)
+    try:
+        unpacker = Unpacker(_spawn(reaper, ring, theirs), ring, ours)
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    try:
+        yield unpacker
+    finally:
+        await unpacker.end()
+
+
 async def unpack(reaper: Reaper, job: UnpackJob, *, on_progress: OnProgress, limit_seconds: float) -> Unpacked:
     """Unpack an archive in a child process; `on_progress` is called up to four times a second and must not raise.
 
@@ -89,35 +158,20 @@ async def unpack(reaper: Reaper, job: UnpackJob, *, on_progress: OnProgress, lim
     child's word is taken for the digest only as far as it is the expected one; whoever must know what really lies
     there walks the tree.
     """
-    started = time.monotonic()
-    report = Report(max_lines=_SPARE_LINES + 5 * math.ceil(limit_seconds))
-    ring = Ring("unpack", max_bytes=_RING_BYTES)
-    child = _spawn(reaper, ring, job, limit_seconds)
-    ended: Exit | None = None
-    try:
-        with anyio.move_on_after(limit_seconds):
-            ended = await _watch(child, ring, report, on_progress)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await child.kill()
-    if ended is None:
-        raise refusal(f"it was not done within {limit_seconds:g} s", "look how busy the disk is, or allow more time")
-    made = _result(report, ended)
-    _compare(job, made)
-    return Unpacked(made.entries, made.bytes, made.digest, _info(report), time.monotonic() - started)
+    async with ready(reaper) as unpacker:
+        return await unpacker.unpack(job, on_progress=on_progress, limit_seconds=limit_seconds)
 
 
-def _spawn(reaper: Reaper, ring: Ring, job: UnpackJob, limit_seconds: float) -> Child:
+def _spawn(reaper: Reaper, ring: Ring, stdin: int) -> Child:
     # No more of our environment than it needs; the folder of this very package, so that the child is of our version.
     package = Path(supervisor.__file__).parent.parent
     environment = {"PATH": os.defpath, "PYTHONPATH": str(package), "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     argv = (sys.executable, "-P", "-m", "supervisor.releases.unpack.child")
-    with _as_file(_job(job, limit_seconds)) as stdin:
-        command = Command(name="unpack", argv=argv, env=environment, cwd="/", stdin=stdin, umask=0o022)
-        try:
-            return reaper.spawn(command, ring)
-        except OSError as error:
-            raise ReleaseError(explain_spawn_error(command, error)) from error
+    command = Command(name="unpack", argv=argv, env=environment, cwd="/", stdin=stdin, umask=0o022)
+    try:
+        return reaper.spawn(command, ring)
+    except OSError as error:
+        raise ReleaseError(explain_spawn_error(command, error)) from error
 
 
 def _job(job: UnpackJob, limit_seconds: float) -> Job:
@@ -134,17 +188,12 @@ def _job(job: UnpackJob, limit_seconds: float) -> Job:
     )
 
 
-@contextlib.contextmanager
-def _as_file(job: Job) -> Iterator[int]:
-    """A descriptor to read the job from; a file in memory takes it whole, where a pipe might make us wait."""
-    descriptor = os.memfd_create("unpack-job")
+def _put(pipe: int, data: bytes) -> int:
+    """How much of it the pipe took; it has room for more than a job, unless the system is out of memory for pipes."""
     try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(job.as_json())
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        return os.write(pipe, data)
+    except BlockingIOError:
+        return 0
 
 
 async def _watch(child: Child, ring: Ring, report: Report, on_progress: OnProgress) -> Exit:

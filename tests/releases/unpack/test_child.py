@@ -68,6 +68,11 @@ def test_child_ends_with_a_supervisor_that_is_killed(rig: Rig) -> None:
     assert sum(1 for _ in rig.tree.iterdir()) <= copies
 
 
+def test_child_that_gets_no_job_ends(rig: Rig) -> None:
+    done = subprocess.run(CHILD, input=b"", capture_output=True, timeout=LIMIT_SECONDS, env=ENVIRONMENT, check=True)
+    assert done.stdout == done.stderr == b""
+
+
 def _lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"

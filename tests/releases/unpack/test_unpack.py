@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from supervisor.releases.manifest import Archive, Manifest, Tree
 from supervisor.releases.model import Compression, Entry, Kind, ReleaseError
 from supervisor.releases.tree import tree_digest, walk_tree
 from supervisor.releases.unpack.report import Progress
-from supervisor.releases.unpack.unpack import Unpacked, UnpackJob, unpack
+from supervisor.releases.unpack.unpack import Unpacked, UnpackJob, ready, unpack
 from tests.releases.unpack.archives import archive, file, hard_link
 from tests.releases.unpack.rig import Rig
 
@@ -131,6 +132,21 @@ async def test_cancelling_ends_the_child(rig: Rig, reaper: Reaper, monkeypatch: 
             group.cancel_scope.cancel()
     assert reaper.children == []
     assert not Path("/proc", up.read_text().strip()).exists()
+
+
+async def test_child_that_is_not_used_ends_with_its_block(rig: Rig, reaper: Reaper) -> None:
+    async with ready(reaper):
+        assert len(reaper.children) == 1
+    assert reaper.children == []
+
+
+async def test_child_that_is_gone_before_its_job_says_how(rig: Rig, reaper: Reaper) -> None:
+    async with ready(reaper) as unpacker:
+        (child,) = reaper.children
+        child.signal(signal.SIGKILL)
+        await child.wait()
+        with pytest.raises(ReleaseError, match="the program that unpacks it was killed by SIGKILL"):
+            await unpacker.unpack(job(rig), on_progress=lambda progress: None, limit_seconds=30)
 
 
 async def _there(place: Path) -> None:
