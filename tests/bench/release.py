@@ -39,9 +39,9 @@ RESET_PEAK = "5"  # proc(5), clear_refs: VmHWM begins anew
 METHOD = (
     "A folder of 8,000 files, 100 MB of text that packs to about a third, built with the defaults (zstd, level 10) and "
     "signed; the app starts in some 0.05 s. `verify` is the signature and the archive's digest, read from a file; over "
-    "the control socket it is made while receiving. `unpack` is the child with its start; beside it `zstd -d | tar -x` "
+    "the control socket it is made while receiving. `unpack` is the child, which was started while the archive was received; beside it `zstd -d | tar -x` "
     "of the same archive onto the same disk, in turns, who is first too. `stage` is unpack, check (all of it read "
-    "again), links, records and sync, beside tar and its `sync -f`. Nothing is deleted before the end: ext4 without a "
+    "again, synced meanwhile), links, records and sync, beside tar and its `sync -f`. Nothing is deleted before the end: ext4 without a "
     "journal makes new files many times slower for minutes after a large tree was removed. `receive to gate` is all "
     "before the new code starts. Memory is the kernel's mark of PID 1's most while a release is applied, above what it "
     "had before. The other way to bring new code in: copying the archive, `tar -x` over the old "

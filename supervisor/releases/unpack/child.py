@@ -14,6 +14,7 @@ import sys
 import time
 
 from supervisor.releases.model import ReleaseError
+from supervisor.releases.unpack.confine import confine
 from supervisor.releases.unpack.extract import extract
 from supervisor.releases.unpack.job import Extracted, Job
 from supervisor.releases.unpack.limits import MIB, die_with, restrict
@@ -37,7 +38,7 @@ def main() -> int:
     restrict(job.limits)
     gc.disable()  # there are no cycles, only ever more entries, which it would walk again and again
     try:
-        done = extract(job, _Teller())
+        done = extract(job, _Teller(), confine)
     except ReleaseError as error:
         _refuse(error)
     except MemoryError:

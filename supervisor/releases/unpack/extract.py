@@ -24,15 +24,20 @@ Tell = Callable[[int, int], None]
 """Told the bytes and files that are made so far, very often."""
 
 
-def extract(job: Job, tell: Tell) -> Extracted:
-    """Make the tree at `job.destination`. Raises ReleaseError, or OSError from the system; what is made then stays."""
+def extract(job: Job, tell: Tell, confine: Callable[[int], None] = lambda folder: None) -> Extracted:
+    """Make the tree at `job.destination`. Raises ReleaseError, or OSError from the system; what is made then stays.
+
+    `confine` is called with the tree's open folder before the first byte of the archive is read.
+    """
     with closing(Source(job.archive)) as source:
         if source.size != job.size:
             raise refusal(f"the file has {source.size} bytes, not the {job.size} that were announced", SEND_AGAIN)
-        chunks = decompress(source, job.compression, max_bytes=job.limits.stream_bytes)
-        with Writer(job.destination) as writer, closing(read_ahead(chunks)) as ahead:
-            making = _Making(TarReader(Stream(ahead)), writer, job, tell)
-            making.run()
+        with Writer(job.destination) as writer:
+            confine(writer.root)
+            chunks = decompress(source, job.compression, max_bytes=job.limits.stream_bytes)
+            with closing(read_ahead(chunks)) as ahead:
+                making = _Making(TarReader(Stream(ahead)), writer, job, tell)
+                making.run()
         if source.sha256 != job.sha256:
             raise refusal(f"the file has the SHA-256 {source.sha256}, not {job.sha256} as announced", SEND_AGAIN)
         contents = making.contents

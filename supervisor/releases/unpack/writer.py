@@ -30,14 +30,14 @@ class Writer:
             os.mkdir(root, 0o755)
         except FileExistsError:
             raise refusal(f"its place {root!r} is taken", "delete what is there") from None
-        self._root = os.open(root, _FOLDER)
+        self.root = os.open(root, _FOLDER)
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for descriptor in (*self._open.values(), self._root):
+        for descriptor in (*self._open.values(), self.root):
             os.close(descriptor)
         self._open.clear()
 
@@ -78,7 +78,7 @@ class Writer:
     def _folder(self, path: str) -> int:
         """The descriptor of a folder of the tree, opened step by step from the nearest one that is open."""
         if not path:
-            return self._root
+            return self.root
         descriptor = self._open.get(path)
         if descriptor is not None:
             self._open.move_to_end(path)
