@@ -37,15 +37,15 @@ BACK_WARM_SECONDS, BACK_COLD_SECONDS, MEMORY_MIB = 0.3, 0.5, 32.0
 BAKE_SECONDS = "1"
 RESET_PEAK = "5"  # proc(5), clear_refs: VmHWM begins anew
 METHOD = (
-    "A folder of 8,000 files, 100 MB of text that packs to about a third, built with the defaults (zstd, level 10) and "
-    "signed; the app starts in some 0.05 s. `verify` is the signature and the archive's digest, read from a file; over "
-    "the control socket it is made while receiving. `unpack` is the child, which was started while the archive was received; beside it `zstd -d | tar -x` "
-    "of the same archive onto the same disk, in turns, who is first too. `stage` is unpack, check (all of it read "
-    "again, synced meanwhile), links, records and sync, beside tar and its `sync -f`. Nothing is deleted before the end: ext4 without a "
-    "journal makes new files many times slower for minutes after a large tree was removed. `receive to gate` is all "
-    "before the new code starts. Memory is the kernel's mark of PID 1's most while a release is applied, above what it "
-    "had before. The other way to bring new code in: copying the archive, `tar -x` over the old "
-    "files, and `supervisor restart app`."
+    "A folder of 8,000 files, 100 MB of text that packs to about a third, built with the defaults (zstd, level 10) "
+    "and signed; the app starts in some 0.05 s. `verify` is the signature and the archive's digest, read from a file; "
+    "over the control socket it is made while receiving. `unpack` is the child, which was started while the archive "
+    "was received; beside it `zstd -d | tar -x` of the same archive onto the same disk, in turns, who is first too. "
+    "`stage` is unpack, check (all of it read again, synced meanwhile), links, records and sync, beside tar and its "
+    "`sync -f`. Nothing is deleted before the end: ext4 without a journal makes new files many times slower for "
+    "minutes after a large tree was removed. `receive to gate` is all before the new code starts. Memory is the "
+    "kernel's mark of PID 1's most while a release is applied, above what it had before. The other way to bring new "
+    "code in: copying the archive, `tar -x` over the old files, and `supervisor restart app`."
 )
 _STAGE = ("unpack", "check", "fill", "seal")
 _BEFORE_GATE = ("receive", "verify", "space", *_STAGE, "snapshot", "migrations")
