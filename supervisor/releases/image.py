@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from supervisor.releases.base import fingerprint
-from supervisor.releases.manifest import parse_manifest
+from supervisor.releases.manifest import Manifest, parse_manifest
 from supervisor.releases.model import ReleaseError
 from supervisor.releases.seal import MANIFEST_FILE
 from supervisor.releases.tree import RECORDS
@@ -67,13 +67,24 @@ def decide(policy: OnImageChange, image: Image, before: Image | None, active: st
     return Verdict(told=f"the image's app (sequence {image.sequence}) is not newer than release {active}, which stays")
 
 
+def image_manifest(base: Path) -> Manifest | None:
+    """Of the release that the image was made from; None where it does not say that. Blocks."""
+    try:
+        return parse_manifest((base / RECORDS / MANIFEST_FILE).read_bytes())
+    except (OSError, ReleaseError):
+        return None
+
+
+def image_schema(base: Path) -> tuple[int, int]:
+    """Level of the image's own app, and the lowest level of code beside it; 0 where it does not say that. Blocks."""
+    manifest = image_manifest(base)
+    return (manifest.schema_.level, manifest.schema_.min_supported) if manifest is not None else (0, 0)
+
+
 def read_image(base: Path, until_ns: int) -> Image:
     """The app of this image, up to a moment. Blocks while each of its files is looked at; raises OSError."""
-    try:
-        manifest = parse_manifest((base / RECORDS / MANIFEST_FILE).read_bytes())
-        sequence = manifest.sequence
-    except (OSError, ReleaseError):
-        sequence = 0
+    manifest = image_manifest(base)
+    sequence = manifest.sequence if manifest is not None else 0
     return Image(fingerprint(base, until_ns=until_ns) if base.is_dir() else "", sequence, until_ns)
 
 

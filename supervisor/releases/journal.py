@@ -35,7 +35,7 @@ class Action(StrEnum):
 class Journal:
     """`transaction` names its folders; `release` is empty until it is known. `actor` is who asked (`api uid 0`).
 
-    `started` is in UTC; `phases` are seconds by name.
+    `started` is in UTC; `phases` are seconds by name; `schema` is that of the release's migrations, as in `Known`.
     """
 
     transaction: str
@@ -47,6 +47,7 @@ class Journal:
     before: str = ""
     digest: str = ""
     key: str = ""
+    schema: tuple[int, int] = (0, 0)
     phases: dict[str, float] = field(default_factory=dict)
 
     def at(self, mark: Mark) -> Journal:
@@ -66,7 +67,9 @@ class JournalFile:
         """
         try:
             values = json.loads(self._path.read_text(encoding="utf-8"))
-            return Journal(**{**values, "action": Action(values["action"]), "mark": Mark(values["mark"])})
+            level, lowest = values.pop("schema", (0, 0))
+            values |= {"action": Action(values["action"]), "mark": Mark(values["mark"])}
+            return Journal(**values, schema=(level, lowest))
         except (OSError, ValueError, TypeError, KeyError):
             return None
 

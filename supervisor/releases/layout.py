@@ -47,6 +47,11 @@ class Layout:
         return self.root / "base"
 
     @property
+    def image_tree(self) -> Path:
+        """The image's own tree, once `Base.prepare` was done."""
+        return self.base / "tree"
+
+    @property
     def base_mount(self) -> Path:
         """Has one folder, `tree`, which is mounted over there; see `supervisor/app_view.py`."""
         return self.root / "base.mount"

@@ -25,6 +25,8 @@ from supervisor.store.files import drop_half_written, sync_folder
 
 SEALED = frozenset({Mark.STAGED, Mark.SNAPSHOT, Mark.EXPANDED, Mark.TRYING})
 """Marks from which on the tree lies whole in its place."""
+MIGRATED = frozenset({Mark.EXPANDED, Mark.TRYING})
+"""Marks from which on the database is of the release's shape."""
 _FINISHED = "finished at the start, after it had been cut short"
 
 
@@ -60,6 +62,8 @@ def _transaction(state: State, journal: Journal | None, present: Collection[str]
             return Decision(image_used(state), "ok", _FINISHED)
         done = state if state.good == journal.release and not state.trial else rolled_back(state, journal.release)
         return Decision(done, "ok", _FINISHED)
+    if journal.mark in MIGRATED:
+        state = state.with_schema(journal.schema)
     if state.active == journal.release:
         return Decision(state) if state.trial else Decision(state, "ok", "its end was written down at the start")
     keep = frozenset({journal.release} & set(present) if journal.mark in SEALED else ())

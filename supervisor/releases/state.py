@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED, ReleaseError, is_release_id
 from supervisor.store.files import point_link, sync_folder, write_atomic
 
-FORMAT = 1
+FORMAT = 2
+_FORMAT_OF_RELEASES = 1
+"""In which the database's level was that of the releases that were still remembered."""
 ATTEMPTS = 2
 """How often a release on trial may be started before the good one is."""
 
@@ -43,6 +45,8 @@ class State:
     """`active` serves, or is to; `good` is the last that was confirmed: while `trial` holds they differ.
 
     `attempts` counts the starts that a trial has left; `previous` is where a roll back goes, empty without one.
+    `schema` is the highest that the database was ever brought to, as in `Known`: it stays there when the release that
+    did it is forgotten.
     """
 
     active: str = BAKED
@@ -50,11 +54,22 @@ class State:
     previous: str = ""
     trial: bool = False
     attempts: int = 0
+    schema: tuple[int, int] = (0, 0)
     releases: Mapping[str, Known] = field(default_factory=dict)
 
     def with_known(self, release: str, known: Known) -> State:
         """`release` is remembered so."""
         return replace(self, releases={**self.releases, release: known})
+
+    def with_schema(self, schema: tuple[int, int]) -> State:
+        """The database was brought there; it does not come back from where it was."""
+        return replace(self, schema=max(self.schema, schema))
+
+    def with_image(self, schema: tuple[int, int]) -> State:
+        """What the image says of its own app now; the database is there where that one serves."""
+        known = self.releases.get(BAKED) or Known(confirmed=True)
+        state = self if known.schema == schema else self.with_known(BAKED, replace(known, schema=schema))
+        return state.with_schema(schema) if self.active == BAKED else state
 
 
 def activated(state: State, release: str, known: Known) -> State:
@@ -63,7 +78,8 @@ def activated(state: State, release: str, known: Known) -> State:
         raise ReleaseError(
             f"cannot try release {release!r}: {state.active!r} is still on trial; wait for it, or roll it back"
         )
-    return replace(state.with_known(release, known), active=release, trial=True, attempts=ATTEMPTS)
+    state = state.with_known(release, known).with_schema(known.schema)
+    return replace(state, active=release, trial=True, attempts=ATTEMPTS)
 
 
 def confirmed(state: State, at: str) -> State:
@@ -161,11 +177,14 @@ def render(state: State) -> str:
 def parse(text: str) -> State:
     """From the record's text. Raises ValueError, saying what is wrong."""
     values = json.loads(text)
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+    written_in = values.pop("format", None) if isinstance(values, dict) else None
+    if written_in not in (_FORMAT_OF_RELEASES, FORMAT):
         raise ValueError(f"it is no record of format {FORMAT}")
     try:
         releases = {str(name): _known(each) for name, each in values.pop("releases").items()}
-        state = State(releases=releases, **values)
+        if written_in == _FORMAT_OF_RELEASES:
+            values["schema"] = max((known.schema for known in releases.values()), default=(0, 0))
+        state = State(releases=releases, schema=_schema(values.pop("schema")), **values)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"it lacks or has what it should not: {error}") from None
     _check(state)
@@ -173,8 +192,12 @@ def parse(text: str) -> State:
 
 
 def _known(values: dict[str, Any]) -> Known:
-    level, lowest = values.pop("schema")
-    return Known(**values, schema=(int(level), int(lowest)))
+    return Known(schema=_schema(values.pop("schema")), **values)
+
+
+def _schema(value: Sequence[Any]) -> tuple[int, int]:
+    level, lowest = value
+    return int(level), int(lowest)
 
 
 def _check(state: State) -> None:

@@ -20,7 +20,7 @@ from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.model import ReleaseError, of_disk
 from supervisor.releases.receive import Receipt, receive
 from supervisor.releases.records import Records, in_thread
-from supervisor.releases.recovery import SEALED, discard, empty_trash
+from supervisor.releases.recovery import MIGRATED, SEALED, discard, empty_trash
 from supervisor.releases.reserve import release_reserve
 from supervisor.releases.seal import check_tree, make_shared, seal, write_records
 from supervisor.releases.snapshots import DUMP_FILE, how_to_go_back
@@ -54,6 +54,7 @@ class Apply:
             before=self._records.state.active,
             digest=self._admitted.digest,
             key=self._admitted.key,
+            schema=self._known.schema,
         )
 
     async def run(self, blocks: AsyncIterator[bytes]) -> None:
@@ -209,9 +210,9 @@ class Apply:
         if self.journal.mark not in SEALED:
             return state
         known = replace(self._known, failed=reason, at=at)
-        if self.journal.mark not in (Mark.EXPANDED, Mark.TRYING):
+        if self.journal.mark not in MIGRATED:
             known = replace(known, schema=(0, 0))  # the database is not of its shape
-        return state.with_known(self._admitted.release, known)
+        return state.with_known(self._admitted.release, known).with_schema(known.schema)
 
     async def _mark(self, mark: Mark) -> None:
         self.journal = replace(self.journal.at(mark), phases=dict(self.report.phases))

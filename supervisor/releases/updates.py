@@ -11,6 +11,7 @@ import anyio
 
 from supervisor.core.errors import RejectedError, StoppingError, SupervisorError
 from supervisor.releases.contract import check, contract
+from supervisor.releases.image import image_schema
 from supervisor.releases.journal import Action, Journal, Mark
 from supervisor.releases.kept import Kept
 from supervisor.releases.layout import Layout
@@ -93,6 +94,7 @@ class Updates:
         Raises RejectedError or RolledBackError, with the old release serving.
         """
         async with self._one_at_a_time():
+            await self._look_at_image()
             work = Apply(self._records, admitted, steps, transaction=secrets.token_hex(6), actor=actor)
             try:
                 await work.run(blocks)
@@ -150,6 +152,7 @@ class Updates:
         `give_up`: releases that may need the older shape of the database can be rolled back to no more.
         """
         async with self._one_at_a_time():
+            await self._look_at_image()
             check(self.state, (), give_up=True)
             due = await contracts.due()
             if due is None:
@@ -167,6 +170,7 @@ class Updates:
         Raises RejectedError, ReleaseError for the disk's.
         """
         async with self._one_at_a_time():
+            await self._look_at_image()
             release = choose(self.state, await in_thread(lambda: present(self.layout)), target)
             journal = self._begun(Action.ROLL_BACK, release, actor)
             with self._on_disk(f"roll back to release {journal.release}"):
@@ -193,6 +197,11 @@ class Updates:
             raise RejectedError(f"release {journal.before} is not rolled back: {error}") from error
         await self._finish(journal, "ok", "")
         return Report(release=journal.release, before=journal.before)
+
+    async def _look_at_image(self) -> None:
+        """What it says of its own app now counts from here on, and is written down with the next change."""
+        schema = await in_thread(lambda: image_schema(self.layout.image_tree))
+        self._records.state = self.state.with_image(schema)
 
     def _begun(self, action: Action, release: str, actor: str) -> Journal:
         return Journal(

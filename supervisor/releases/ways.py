@@ -48,11 +48,13 @@ def choose(state: State, present: Collection[str], wanted: str) -> str:
 
 def _check_schema(state: State, release: str) -> None:
     """Code must not meet a database whose shape it does not know: a roll back does not take migrations back."""
-    level, lowest = max((known.schema for known in state.releases.values()), default=(0, 0))
+    level, lowest = state.schema
     then = state.releases.get(release)
     known, _ = then.schema if then is not None else (0, 0)
     if known < lowest:
+        of = f"level {known}" if known else "an unknown level"
         raise RejectedError(
             f"release {release} cannot live on the database as it is: the schema is at level {level}, which needs "
-            f"code of level {lowest} or above, and that release is of level {known}; apply a newer release instead"
+            f"code of level {lowest} or above, and that release is of {of}; apply a newer release "
+            f"instead"
         )
