@@ -5,13 +5,23 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from supervisor.releases.layout import Layout
 
 RESERVE_BYTES = 8 * 1024 * 1024
+_PART_OF_DISK = 32
+"""No more than this part of a small disk: the records need some ten KiB."""
+_LEAST_BYTES = 256 * 1024
 FULL = (errno.ENOSPC, errno.EDQUOT)
 T = TypeVar("T")
+
+
+def reserve_bytes(folder: Path) -> int:
+    """How much is kept back on this folder's disk. Raises OSError."""
+    found = os.statvfs(folder)
+    return min(RESERVE_BYTES, max(found.f_blocks * found.f_frsize // _PART_OF_DISK, _LEAST_BYTES))
 
 
 def release_reserve(layout: Layout) -> None:
@@ -23,7 +33,7 @@ def keep_reserve(layout: Layout) -> None:
     """Take it. Raises OSError; the next start tries again."""
     descriptor = os.open(layout.reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+        os.posix_fallocate(descriptor, 0, reserve_bytes(layout.root))
     finally:
         os.close(descriptor)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from supervisor.releases.manifest import Tree
 
 RESERVE_BYTES = 64 * 1024 * 1024
+"""For what the app and others write meanwhile; of a small disk a part."""
+_RESERVE_PART = 16
 KEEP_FREE_BYTES = 1024**3
 _BLOCK_BYTES = 4096
 _SPARE_ENTRIES = 1000
@@ -40,8 +42,8 @@ class Need:
 
     @property
     def bytes(self) -> int:
-        """All of it."""
-        return self.unpacked_bytes + self.snapshot_bytes + RESERVE_BYTES
+        """All of it, without the reserve."""
+        return self.unpacked_bytes + self.snapshot_bytes
 
 
 def read_space(folder: Path) -> Space:
@@ -55,15 +57,21 @@ def keep_free_bytes(space: Space) -> int:
     return min(space.total_bytes * 3 // 100, KEEP_FREE_BYTES)
 
 
+def reserve_bytes(space: Space) -> int:
+    """What is kept for what others write while it is applied: 64 MiB, of less than 1 GiB a sixteenth."""
+    return min(space.total_bytes // _RESERVE_PART, RESERVE_BYTES)
+
+
 def why_no_room(need: Need, space: Space) -> list[str]:
     """Why the update does not fit, with figures and what to do; empty where it does."""
     mend = "remove old releases with `supervisor release prune`, or make the volume larger"
     reasons = []
-    missing = need.bytes + keep_free_bytes(space) - space.free_bytes
+    reserve = reserve_bytes(space)
+    missing = need.bytes + reserve + keep_free_bytes(space) - space.free_bytes
     if missing > 0:
         reasons.append(
-            f"{missing:,} bytes are missing on the disk: the update takes {need.bytes:,} ({need.unpacked_bytes:,} "
-            f"unpacked, {need.snapshot_bytes:,} for the snapshot, {RESERVE_BYTES:,} in reserve), "
+            f"{missing:,} bytes are missing on the disk: the update takes {need.bytes + reserve:,} "
+            f"({need.unpacked_bytes:,} unpacked, {need.snapshot_bytes:,} for the snapshot, {reserve:,} in reserve), "
             f"{keep_free_bytes(space):,} must stay free, and {space.free_bytes:,} are free; {mend}"
         )
     if space.total_entries and need.entries > space.free_entries:

@@ -223,5 +223,7 @@ class Apply:
         started = time.monotonic()
         try:
             yield
+        except OSError as error:
+            raise ReleaseError(f"in step {name!r} the supervisor {of_disk(error, self._layout.root)}") from error
         finally:
             self.report.phases[name] = round(time.monotonic() - started, 4)

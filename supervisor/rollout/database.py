@@ -10,13 +10,14 @@ import anyio
 import anyio.to_thread
 
 from supervisor.app_home import AppHome
+from supervisor.core.errors import SupervisorError
 from supervisor.core.events import Notice, Publish
 from supervisor.core.requests import Request, Verb
 from supervisor.migrate import contract, migrate
 from supervisor.parts import Parts
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest
-from supervisor.releases.model import ReleaseError
+from supervisor.releases.model import ReleaseError, of_disk
 from supervisor.releases.recovery import discard, empty_trash
 from supervisor.releases.snapshots import Snapshot, begin, keep
 from supervisor.releases.space import Need, read_space, why_no_room
@@ -45,13 +46,19 @@ class Database:
             return False
         dumps = self._dumps()
         # Asked again: staging may have been long ago, or been left out.
-        space = await anyio.to_thread.run_sync(read_space, self.layout.root)
-        if lacks := why_no_room(Need(0, 0, await dumps.bytes_needed()), space):
-            raise ReleaseError(f"cannot save the database in {str(folder)!r}: {'; '.join(lacks)}")
+        if lacks := await self._lacks(await dumps.bytes_needed()):
+            raise ReleaseError(f"cannot save the database in {str(folder)!r}: {lacks}")
         saved = False
         try:
             snapshot = await self._saved(dumps, tree.name, folder)
             saved = True
+        except SupervisorError as error:
+            # pg_dump may well end with 0 on a full disk (seen), and its file be found empty.
+            if not (lacks := await self._lacks(0)):
+                raise
+            raise ReleaseError(f"{error}; it may be for want of room: {lacks}") from error
+        except OSError as error:
+            raise ReleaseError(f"cannot save the database, as the supervisor {of_disk(error, folder)}") from error
         finally:
             if not saved:
                 with anyio.CancelScope(shield=True):
@@ -63,6 +70,11 @@ class Database:
             )
         )
         return True
+
+    async def _lacks(self, dump_bytes: int) -> str:
+        """What is missing on the disk for a dump of so many bytes; empty where nothing is."""
+        space = await anyio.to_thread.run_sync(read_space, self.layout.root)
+        return "; ".join(why_no_room(Need(0, 0, dump_bytes), space))
 
     async def _saved(self, dumps: DatabaseDumps, release: str, folder: Path) -> Snapshot:
         file = await anyio.to_thread.run_sync(begin, folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import os
 import re
 import shutil
 import socket
@@ -272,6 +274,15 @@ async def test_output_that_ends_before_the_program_is_an_error(
 
     async with serving(socket_path, exec_answers(output, code)) as url:
         with pytest.raises(Unavailable, match="cannot run 'pg_dump' in container 'postgres': the connection ended"):
+            await Engine(Endpoint(url)).containers.exec_to("postgres", ["pg_dump"], take)
+
+
+async def test_disk_that_has_no_room_for_the_output_of_a_program_is_not_taken_for_the_engine(socket_path: Path) -> None:
+    async def take(data: bytes) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "database.dump")
+
+    async with serving(socket_path, exec_answers(frame(1, b"a dump"), 0)) as url:
+        with pytest.raises(OSError, match=r"quota exceeded: 'database\.dump'"):
             await Engine(Endpoint(url)).containers.exec_to("postgres", ["pg_dump"], take)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +161,32 @@ async def test_snapshot_that_fails_leaves_nothing(place: Place, tmp_path: Path) 
     assert not list(place.layout.snapshots.iterdir())
     assert not list(place.layout.trash.iterdir())
     assert place.events == []
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "supervisor.rollout.database.begin",
+        "supervisor.services.dump.dump._make",
+        "supervisor.services.dump.dump._sync",
+        "supervisor.releases.snapshots.sync_folder",
+        "supervisor.releases.snapshots.write_atomic",
+    ],
+)
+async def test_snapshot_over_the_quota_is_refused_with_what_to_do_and_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "database.dump")
+
+    monkeypatch.setattr(operation, refuse)
+    why = "cannot save the database, as the supervisor cannot use 'database.dump': disk quota exceeded; make room there"
+    with pytest.raises(ReleaseError, match=re.escape(why)):
+        await place.save()
+    assert not place.layout.snapshots.exists() or not list(place.layout.snapshots.iterdir())
+    assert not list(place.layout.trash.iterdir())
+    monkeypatch.undo()
+    assert await place.save()
 
 
 async def test_contract_migrations_run_in_a_turn_and_are_told(place: Place, database: Postgres, tmp_path: Path) -> None:

@@ -258,5 +258,7 @@ async def test_dump_in_a_container_that_fails_shows_its_words_and_no_password(tm
     containers = Containers(code=1, said=b"pg_dump: error: hush is no password")
     with pytest.raises(SupervisorError, match=r"ended with status 1: pg_dump: error: \*\*\* is no password"):
         await in_container(containers).dump(FACTS, tmp_path / "database.dump")
+    with pytest.raises(OSError, match="No space left"):
+        await in_container(Containers(bytes(100_000))).dump(FACTS, Path("/dev/full"))
     with pytest.raises(UnreachableError, match="the container of Postgres does not run"):
         await in_container(containers, None).dump(FACTS, tmp_path / "database.dump")

@@ -1,7 +1,4 @@
-"""The disk is full at one step or another of an update: what served goes on, and an update works once there is room.
-
-An update takes 64 MiB in reserve, so on a volume of 64 MiB there is none for any.
-"""
+"""The disk is full at one step or another of an update: what served goes on, and an update works once there is room."""
 
 from __future__ import annotations
 
@@ -40,34 +37,45 @@ def refused(process: subprocess.Popen[str]) -> dict[str, Any]:
     return outcome
 
 
+def reserved(app: ReleasedApp) -> int:
+    """How much is kept back for the records."""
+    place = app.place / "reserve.bin"
+    return place.stat().st_size if place.exists() else 0
+
+
 def is_clean(app: ReleasedApp) -> bool:
     """Nothing is left of what did not work."""
     return not list((app.place / "staging").iterdir())
 
 
-def test_volume_that_is_too_small_says_how_much_is_needed_and_takes_the_release_once_it_is_larger(
+def test_small_volume_takes_a_small_release_and_says_how_much_a_large_one_needs(
     app: ReleasedApp,
 ) -> None:
     with volume(app, f"size={64 * MIB}") as place:
         app.boot()
-        archive = heavy(app)
+        wait_until("some space is kept back", lambda: reserved(app) == 2 * MIB)
+        small, large = heavy(app), heavy(app, 30)
         with BothLoads(app) as load:
-            small = app.apply(archive)
             filler = fill(place, but_bytes=MIB)
-            full = app.apply(archive)
+            full = app.apply(small)
             filler.unlink()
+            fits = app.apply(small)
+            assert app.run("release", "confirm").code == 0
+            too_large = app.apply(large)
             reports = load.stop()
         assert failures(reports) == {}
-        assert small["result"] == full["result"] == "rejected"
-        assert "bytes are missing on the disk" in small["reason"]
-        assert "make the volume larger" in small["reason"]
+        assert (full["result"], fits["result"], too_large["result"]) == ("rejected", "ok", "rejected")
+        assert "in step 'receive' the supervisor cannot use" in full["reason"]
         assert "no space left on device; make room there" in full["reason"]
+        assert "bytes are missing on the disk" in too_large["reason"]
+        assert f"{4 * MIB:,} in reserve" in too_large["reason"]
+        assert "make the volume larger" in too_large["reason"]
         assert is_clean(app)
-        assert app.state()["active"] == "baked"
-        remount(place, f"size={256 * MIB}")
-        assert app.apply(archive)["result"] == "ok"
         assert serves(app) == "2"
-        assert app.history() == [("apply", "rejected"), ("apply", "rejected")]
+        remount(place, f"size={256 * MIB}")
+        assert app.apply(large)["result"] == "ok"
+        assert serves(app) == "3"
+        assert app.history() == [("apply", "rejected"), ("apply", "ok"), ("apply", "rejected")]
 
 
 def test_volume_without_inodes_says_how_many_are_needed_and_takes_the_release_once_there_are(app: ReleasedApp) -> None:
@@ -166,8 +174,7 @@ def test_supervisor_starts_with_a_trial_and_confirms_it_though_the_disk_is_full(
         (place / "filler").unlink()
         app.supervisor.kill()
         app.boot(SUPERVISOR_RELEASE_PROBATION_SECONDS="2")
-        reserve = app.place / "reserve.bin"
-        wait_until("some space is kept back", lambda: reserve.exists() and reserve.stat().st_size == RESERVE_BYTES)
+        wait_until("some space is kept back", lambda: reserved(app) == RESERVE_BYTES)
         fill_for_good(app, place)
         wait_until("it is good", lambda: not app.state()["trial"], limit=20)
         assert app.state()["previous"] == good
