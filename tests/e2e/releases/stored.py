@@ -67,11 +67,11 @@ class StoredApp(ReleasedApp):
         (self.bin / name).unlink()
         (self.bin / name).symlink_to((self.bin / "postgres").resolve().parent / name)
 
-    def release_with(self, files: dict[str, str], level: int, *options: str) -> Path:
+    def release_with(self, files: dict[str, str], level: int, *options: str, **behaviour: Any) -> Path:
         """A release with these migrations; gives its archive."""
         schema = ("--schema-level", str(level), "--schema-min-supported", str(max(1, level - 1)))
         placed = {f"migrations/{name}": text for name, text in files.items()}
-        return self.built(*SNAPSHOT, *schema, *options, files=placed)
+        return self.built(*SNAPSHOT, *schema, *options, files=placed, **behaviour)
 
     def query(self, sql: str, database: str = "container") -> str:
         """As psql prints it."""
