@@ -19,7 +19,7 @@ from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED
 from supervisor.releases.records import history_line
 from supervisor.releases.reserve import with_reserve
-from supervisor.releases.snapshots import stale
+from supervisor.releases.snapshots import rescue, stale
 from supervisor.releases.state import State, StateFile, fallen_back, image_used, repair_links, rolled_back, started
 from supervisor.store.files import drop_half_written, sync_folder
 
@@ -142,7 +142,7 @@ def _recover(layout: Layout, at: str) -> Recovered:
         states.write(decision.state)
     repair_links(layout, decision.state)
     if journal is not None and decision.outcome:
-        _end(journal, decision, history, at)
+        _end(layout, journal, decision, at)
         journals.remove()
     _clear(layout, decision)
     told = [*([warning] if warning else []), *decision.told]
@@ -151,9 +151,22 @@ def _recover(layout: Layout, at: str) -> Recovered:
     return Recovered(decision.state, told, journal if decision.outcome == "" else None)
 
 
-def _end(journal: Journal, decision: Decision, history: History, at: str) -> None:
-    if not history.has(journal.transaction):
-        history.append(history_line(journal, decision.outcome, decision.reason, at))
+def _end(layout: Layout, journal: Journal, decision: Decision, at: str) -> None:
+    history = History(layout.history)
+    if history.has(journal.transaction):
+        return
+    reason, left = decision.reason, _left(journal, decision.outcome)
+    saved = rescue(layout, left) if left else ""
+    if saved and str(layout.snapshots) not in reason:
+        reason = f"{reason}; {saved}"
+    history.append(history_line(journal, decision.outcome, reason, at))
+
+
+def _left(journal: Journal, outcome: str) -> str:
+    """The release that was left with the database that it had migrated, or may have; empty where none was."""
+    if journal.action is Action.ROLL_BACK:
+        return journal.before if outcome == "ok" else ""
+    return journal.release if outcome != "ok" and journal.mark in {Mark.SNAPSHOT, *MIGRATED} else ""
 
 
 def present(layout: Layout) -> set[str]:

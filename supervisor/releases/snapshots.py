@@ -36,10 +36,10 @@ def restore_command(dump: Path) -> str:
     return f'pg_restore --clean --if-exists --single-transaction --dbname "$DATABASE_URL" {shlex.quote(str(dump))}'
 
 
-def how_to_go_back(dump: Path) -> str:
-    """For the end of an error's text."""
+def how_to_go_back(dump: Path, of: str = "of before") -> str:
+    """For the end of an error's text. `of` says which database it is."""
     return (
-        f"the database of before is saved in {str(dump)!r}: should it be needed, stop the app and restore it with "
+        f"the database {of} is saved in {str(dump)!r}: should it be needed, stop the app and restore it with "
         f"`{restore_command(dump)}`, which loses what was written since"
     )
 
@@ -63,6 +63,12 @@ def kept(layout: Layout) -> list[Snapshot]:
     """All of them, the oldest first. Blocks."""
     found = [snapshot for folder in _folders(layout) if (snapshot := _read(folder)) is not None]
     return sorted(found, key=lambda each: each.at)
+
+
+def rescue(layout: Layout, release: str) -> str:
+    """How to go back to the database as it was before `release` migrated it; empty where that is not saved. Blocks."""
+    files = [Path(each.file) for each in kept(layout) if each.release == release]
+    return how_to_go_back(files[-1], f"as it was before release {release}") if files else ""
 
 
 def stale(layout: Layout, releases: Collection[str]) -> list[Path]:

@@ -20,7 +20,7 @@ from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import Recovered, discard, empty_trash, present, recover
 from supervisor.releases.reserve import keep_reserve
 from supervisor.releases.retention import KEEP, surplus
-from supervisor.releases.snapshots import stale
+from supervisor.releases.snapshots import rescue, stale
 from supervisor.releases.state import State, confirmed, fallen_back, image_used, rolled_back
 from supervisor.releases.steps import Admitted, Contracts, Report, Steps
 from supervisor.releases.transaction import Apply
@@ -195,7 +195,7 @@ class Updates:
                 await self._records.change(before)
             await self._finish(journal, "rejected", str(error))
             raise RejectedError(f"release {journal.before} is not rolled back: {error}") from error
-        await self._finish(journal, "ok", "")
+        await self._finish(journal, "ok", await self._saved(journal.before))
         return Report(release=journal.release, before=journal.before)
 
     async def _look_at_image(self) -> None:
@@ -220,8 +220,13 @@ class Updates:
 
     async def _end_trial(self, reason: str) -> None:
         """The good release is active again. The state first: it has the reason, should the history not come to it."""
+        saved = await self._saved(self.state.active)
         await self._records.change(fallen_back(self.state, reason, self._records.now()))
-        await self._records.end(self._taken(), "rolled_back", reason)
+        await self._records.end(self._taken(), "rolled_back", f"{reason}; {saved}" if saved else reason)
+
+    async def _saved(self, release: str) -> str:
+        """Where the database of before a release is, in words."""
+        return await in_thread(lambda: rescue(self.layout, release))
 
     async def prune(self, keep: int | None = None) -> list[str]:
         """Delete what need not be kept, by the setting or with so many good ones; gives the ids.

@@ -76,6 +76,32 @@ async def test_back_goes_to_the_one_before_and_forth_again(room: Room) -> None:
     assert await room.outcomes() == ["apply ok", "apply ok", "roll back ok", "roll back ok"]
 
 
+@pytest.mark.parametrize("how", ["asked for", "given up", "at a boot"])
+async def test_history_of_a_roll_back_names_the_database_of_before_the_release_that_is_left(
+    room: Room, how: str
+) -> None:
+    await room.good("1.0")
+    room.database.saves = True
+    second, archive = room.release("2.0")
+    await room.updates.apply(second, sent(archive), room.steps, actor="test")
+    if how == "asked for":
+        assert await room.updates.confirm()
+        await room.back()
+    elif how == "given up":
+        await room.updates.give_up_trial("it crashed 3 times in 60 s")
+    else:
+        for _ in range(3):
+            room = await Room(room.root).open()
+    (snapshot,) = await room.updates.kept.snapshots(second.release)
+    line = (await room.updates.kept.history())[-1]
+    assert f"the database as it was before release {second.release} is saved in {snapshot.file!r}" in line.reason
+    assert "pg_restore --clean" in line.reason
+    room.database.saves = False
+    await room.good("3.0")
+    await room.back()
+    assert (await room.updates.kept.history())[-1].reason == ""
+
+
 async def test_back_goes_to_the_image_s_own_by_name(room: Room) -> None:
     first = await room.good("1.0")
     assert await room.back() == BAKED
