@@ -1,4 +1,5 @@
-"""Hashed files that pages of older releases still ask for: a new release carries those of the releases before it along.
+"""Hashed files that pages of other releases still ask for: a new release carries those of the releases before it along,
+and lends its own to the one that is gone back to.
 
 Blocks. What a release brought itself is written down in its records, so that nothing is carried on for ever.
 """
@@ -10,8 +11,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from supervisor.releases.layout import Layout
+from supervisor.releases.manifest import parse_manifest
+from supervisor.releases.model import BAKED, ReleaseError
+from supervisor.releases.seal import MANIFEST_FILE, note_added
 from supervisor.releases.tree import RECORDS
 
 OWN_FILE = "assets.json"
@@ -30,6 +35,35 @@ def carry(tree: Path, folders: Sequence[str], older: Iterable[Path]) -> int:
     (tree / RECORDS).mkdir(mode=0o755, exist_ok=True)
     (tree / RECORDS / OWN_FILE).write_text(json.dumps(own))
     return sum(_bring(source, tree, name) for source in older for name in _own(source, folders))
+
+
+def lend(layout: Layout, release: str, others: Iterable[str]) -> int:
+    """A kept release gets the files of `others` that came after it, for pages which were loaded from those before a
+    roll back to it; gives how many came. What cannot be lent is left out: it is no reason against anything else.
+
+    The image's own tree is never written to. Its digest stays that of what was sealed.
+    """
+    if release == BAKED:
+        return 0
+    tree = layout.tree(release)
+    with contextlib.suppress(OSError, ReleaseError):
+        folders = parse_manifest((tree / RECORDS / MANIFEST_FILE).read_bytes()).keep_assets
+        sources = [layout.tree(each) for each in others if each not in (release, BAKED)]
+        wanted = [(source, name) for source in sources for name in _own(source, folders)]
+        wanted = [(source, name) for source, name in wanted if not os.path.lexists(tree / name)]
+        if not wanted:
+            return 0
+        note_added(tree, {path for _, name in wanted for path in _new_paths(tree, name)})
+        return sum(_bring(source, tree, name) for source, name in wanted)
+    return 0
+
+
+def _new_paths(tree: Path, name: str) -> Iterator[str]:
+    """A file with the folders that it needs and the tree does not have."""
+    yield name
+    for parent in PurePosixPath(name).parents:
+        if not (tree / parent).exists():
+            yield str(parent)
 
 
 def _own(tree: Path, folders: Sequence[str]) -> list[str]:

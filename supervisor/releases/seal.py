@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import ReleaseError
 from supervisor.releases.tree import RECORDS, Digests, tree_digest, walk_tree
-from supervisor.store.files import sync_folder
+from supervisor.store.files import sync_folder, write_atomic
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_SUFFIX = ".minisig"
 DIGEST_FILE = "tree.sha256"
+ADDED_FILE = "added.json"
+"""In a release's records: what came into its tree after it was sealed, see `assets.lend`."""
 
 
 def write_records(tree: Path, manifest: bytes, signatures: tuple[bytes, ...], digests: Digests) -> None:
@@ -64,10 +67,24 @@ def why_damaged(tree: Path) -> str:
     """What is wrong with a release that lies in its place; empty where it is as it was sealed. Reads all of it."""
     try:
         sealed = (tree / RECORDS / DIGEST_FILE).read_text().strip()
-        found = tree_digest(walk_tree(tree))
+        later = added(tree)
+        found = tree_digest(entry for entry in walk_tree(tree) if entry.path not in later)
     except (OSError, ReleaseError) as error:
         return f"it cannot be read: {error}"
     return "" if found == sealed else "its files are not what they were when it was unpacked"
+
+
+def added(tree: Path) -> frozenset[str]:
+    """Paths that came into a sealed tree later."""
+    try:
+        return frozenset(json.loads((tree / RECORDS / ADDED_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return frozenset()
+
+
+def note_added(tree: Path, paths: Iterable[str]) -> None:
+    """Before they come. Raises OSError."""
+    write_atomic(tree / RECORDS / ADDED_FILE, json.dumps(sorted({*added(tree), *paths})) + "\n", mode=0o644)
 
 
 def make_shared(layout: Layout, tree: Path, manifest: Manifest, owner: tuple[int, int] | None = None) -> None:

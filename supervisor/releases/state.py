@@ -72,6 +72,11 @@ class State:
         return state.with_schema(schema) if self.active == BAKED else state
 
 
+def newest_first(state: State) -> list[str]:
+    """All releases that are remembered, by falling sequence."""
+    return sorted(state.releases, key=lambda name: state.releases[name].sequence, reverse=True)
+
+
 def activated(state: State, release: str, known: Known) -> State:
     """Commit 1: `release` is on trial, and the good one stays what it was."""
     if state.trial:

@@ -15,16 +15,16 @@ from pathlib import Path
 import anyio
 
 from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
-from supervisor.releases.assets import carry
+from supervisor.releases.assets import carry, lend
 from supervisor.releases.journal import Action, Journal, Mark
-from supervisor.releases.model import ReleaseError, of_disk
+from supervisor.releases.model import BAKED, ReleaseError, of_disk
 from supervisor.releases.receive import Receipt, receive
 from supervisor.releases.records import Records, in_thread
 from supervisor.releases.recovery import MIGRATED, SEALED, discard, empty_trash
 from supervisor.releases.reserve import release_reserve
 from supervisor.releases.seal import check_tree, make_shared, seal, write_records
 from supervisor.releases.snapshots import DUMP_FILE, how_to_go_back
-from supervisor.releases.state import Known, State, activated, fallen_back
+from supervisor.releases.state import Known, State, activated, fallen_back, newest_first
 from supervisor.releases.steps import Admitted, Report, Steps, Unpacker
 from supervisor.releases.ways import is_given_up
 
@@ -141,9 +141,9 @@ class Apply:
             await in_thread(lambda: write_records(tree, data, signatures, digests))
 
     def _older(self) -> list[Path]:
-        """The trees of good releases, the newest first, and at last the image's own."""
-        good = [(known.sequence, name) for name, known in self._records.state.releases.items() if known.confirmed]
-        return [*(self._layout.tree(name) for _, name in sorted(good, reverse=True)), *self._steps.fill.trees()]
+        """The trees of all releases that may have served a page, the newest first, and at last the image's own."""
+        known = newest_first(self._records.state)
+        return [*(self._layout.tree(name) for name in known if name != BAKED), *self._steps.fill.trees()]
 
     async def _prepare_database(self) -> None:
         tree, manifest = self._layout.tree(self._admitted.release), self._admitted.manifest
@@ -164,6 +164,8 @@ class Apply:
 
     async def _commit(self) -> None:
         """Commit 1. From here on a kill leaves the new release on trial. A disk too full for it refuses the release."""
+        good, new = self._records.state.good, self._admitted.release
+        await in_thread(lambda: lend(self._layout, good, [new]))
         state = activated(self._records.state, self._admitted.release, self._known)
         await self._records.change(state, use_reserve=False)
 

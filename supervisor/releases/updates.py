@@ -10,6 +10,7 @@ from dataclasses import replace
 import anyio
 
 from supervisor.core.errors import RejectedError, StoppingError, SupervisorError
+from supervisor.releases.assets import lend
 from supervisor.releases.contract import check, contract
 from supervisor.releases.image import image_schema
 from supervisor.releases.journal import Action, Journal, Mark
@@ -21,7 +22,7 @@ from supervisor.releases.recovery import Recovered, discard, empty_trash, presen
 from supervisor.releases.reserve import keep_reserve
 from supervisor.releases.retention import KEEP, surplus
 from supervisor.releases.snapshots import rescue, stale
-from supervisor.releases.state import State, confirmed, fallen_back, image_used, rolled_back
+from supervisor.releases.state import State, confirmed, fallen_back, image_used, newest_first, rolled_back
 from supervisor.releases.steps import Admitted, Contracts, Report, Steps
 from supervisor.releases.transaction import Apply
 from supervisor.releases.ways import choose
@@ -186,6 +187,7 @@ class Updates:
             await self._records.change(rolled_back(self.state, journal.release))
 
         before = self.state
+        await in_thread(lambda: lend(self.layout, journal.release, newest_first(before)))
         try:
             await steps.candidate.try_out(self.kept.tree(journal.release), manifest, commit)
         except StoppingError:

@@ -78,7 +78,7 @@ def pages(folder: Path, number: int) -> Path:
     return tree
 
 
-def test_pages_of_two_releases_ago_and_of_the_image_still_get_their_files(
+def test_pages_of_two_releases_ago_of_the_image_and_of_a_release_that_was_left_still_get_their_files(
     make_pages: MakePages, tmp_path: Path
 ) -> None:
     app = make_pages(pages(tmp_path, 1), "sh", "-c", _SERVE_FILES)
@@ -89,6 +89,9 @@ def test_pages_of_two_releases_ago_and_of_the_image_still_get_their_files(
         seen |= hashed(app)
     assert len(seen) == 3
     assert {name: fetched(app, name) for name in seen} == seen
+    assert app.run("release", "rollback").code == 0
+    assert len(hashed(app).keys() & seen.keys()) == 1
+    assert {name: fetched(app, name) for name in seen} == seen, "also those of the release that was left"
     update(app, pages(tmp_path, 4), 4, kept="")
     assert [request(app.supervisor.port, name)[0] for name in seen] == [404] * 3
 
