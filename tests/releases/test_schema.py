@@ -42,16 +42,10 @@ async def test_level_stays_when_the_release_that_brought_it_is_forgotten(tmp_pat
     room = await Room(tmp_path / "app").open(keep=1)
     old = await room.good("1.0", **at(1, 1))
     room.live = {old}
-    await room.good("2.0", **at(2, 1))
-    await room.good("3.0", **at(3, 2))
-    room.serving.before = RejectedError("it answers 500")
-    for version, level in (("4.0", 9), ("5.0", 3)):
-        failed, archive = room.release(version, **at(level, level - 1))
-        with pytest.raises(RejectedError, match="500"):
-            await room.updates.apply(failed, sent(archive), room.steps, actor="test")
-    room.serving.before = None
-    await room.updates.prune()
-    assert not [name for name in room.updates.state.releases if name.startswith("4.0")]
+    far = await room.good("2.0", **at(9, 8))
+    for version in ("3.0", "4.0"):
+        await room.good(version)
+    assert far not in room.updates.state.releases
     again = await Room(tmp_path / "app").open(keep=1)
     again.live = {old}
     with pytest.raises(RejectedError, match="the schema is at level 9, which needs code of level 8 or above"):
