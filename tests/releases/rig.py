@@ -170,9 +170,9 @@ class Place:
         for folder in (root, self.layout.incoming, self.layout.kept):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def release(self, version: str, *, files: dict[str, str] | None = None, **values: Any) -> tuple[Admitted, bytes]:
-        """A release, with these files too, and its archive."""
-        files = files_of(version) | (files or {})
+    def release(self, version: str, **values: Any) -> tuple[Admitted, bytes]:
+        """A release, with what its manifest says, and its archive; `files` are some that it has beside its own."""
+        files = files_of(version) | values.pop("files", {})
         sketch = self.root.parent / f"sketch-{version}"
         write_tree(sketch, files)
         entries = list(walk_tree(sketch))
