@@ -261,9 +261,8 @@ class Engine:
     def _open(self, method: str, path: str, options: dict[str, Any], limit: float) -> Any:
         session = self._opened()
         response = session.request(method, session.base_url + path, timeout=limit, **options)
-        connection = response.raw.connection
-        if response.status_code < 400 and connection is not None and connection.sock is not None:
-            connection.sock.settimeout(None)  # an endless answer may be silent for days
+        if response.status_code < 400 and (stream := _socket_of(response)) is not None:
+            stream.settimeout(None)  # an endless answer may be silent for days
         return response
 
     def _opened(self) -> Any:
@@ -272,6 +271,18 @@ class Engine:
             if self._session is None:
                 self._session = _make_session(self.endpoint, self.timeout_seconds)
             return self._session
+
+
+def _socket_of(response: Any) -> Any:
+    """What an answer is read from; None where there is no such thing, as over ssh.
+
+    The connection has forgotten it where the answer is the last one (a program's output): the file that reads has it.
+    """
+    connection = response.raw.connection
+    if connection is not None and connection.sock is not None:
+        return connection.sock
+    file = getattr(getattr(response.raw, "_fp", None), "fp", None)
+    return getattr(getattr(file, "raw", None), "_sock", None)
 
 
 def _make_session(endpoint: Endpoint, timeout_seconds: float) -> Any:

@@ -17,6 +17,16 @@ from supervisor.engine.streams import Decoded, Frames, JsonLines, Output
 
 Object = dict[str, Any]
 _BEGIN = {"Detach": False, "Tty": False}
+# Runs its arguments, and ends them once its standard input is at its end. The engine lets a program run on when whoever
+# started it is gone, and closes its input only. What watches must not keep the outputs open past the program.
+_LIFELINE = """exec 3<&0
+"$@" 3<&- & work=$!
+{ read -r _ <&3; kill "$work"; } >/dev/null 2>&1 & watch=$!
+exec 3<&-
+wait "$work"; code=$?
+kill "$watch" 2>/dev/null
+exit "$code"
+"""
 _PIECE_BYTES = 256 * 1024
 _KEPT_BYTES = 64 * 1024
 
@@ -225,11 +235,12 @@ class Containers(_Kind):
     ) -> ExecResult:
         """Run a program in it to its end, however long that takes; what it writes goes to `take` as it comes.
 
-        Of what it says on stderr the last 64 KiB are in the result. Cancelling leaves it running. Raises Unavailable
-        where the connection ends before it did.
+        Of what it says on stderr the last 64 KiB are in the result. Raises Unavailable where the connection ends before
+        it did. It gets TERM when the connection ends, so by cancelling, and when we are killed. Needs an `sh` there.
         """
         action = self._named(f"run {argv[0]!r} in", name)
-        path = await self._made(name, argv, user="", env=env, action=action)
+        held = ["sh", "-c", _LIFELINE, "sh", *argv]
+        path = await self._made(name, held, user="", env=env, action=action, stdin=True)
         said = bytearray()
         frames = Frames()
         start = self._caller.stream("POST", f"{path}/start", action=action, body=_BEGIN, piece_bytes=_PIECE_BYTES)
@@ -246,10 +257,17 @@ class Containers(_Kind):
         return ExecResult(int(ended["ExitCode"]), b"", bytes(said))
 
     async def _made(
-        self, name: str, argv: Sequence[str], *, user: str, env: Mapping[str, str] | None, action: str
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        user: str,
+        env: Mapping[str, str] | None,
+        action: str,
+        stdin: bool = False,
     ) -> str:
         """An exec that is not started yet; gives its path."""
-        body = {"Cmd": list(argv), "User": user, "AttachStdout": True, "AttachStderr": True}
+        body = {"Cmd": list(argv), "User": user, "AttachStdin": stdin, "AttachStdout": True, "AttachStderr": True}
         if env:
             body["Env"] = [f"{key}={value}" for key, value in env.items()]
         made = await self._caller.call("POST", f"/containers/{_seg(name)}/exec", action=action, body=body)

@@ -277,6 +277,34 @@ async def test_output_that_ends_before_the_program_is_an_error(
             await Engine(Endpoint(url)).containers.exec_to("postgres", ["pg_dump"], take)
 
 
+async def test_program_that_is_silent_for_longer_than_a_call_may_take_is_waited_for(socket_path: Path) -> None:
+    made, raw, ended = exec_answers(frame(1, b"late"), 0)[1:]
+    answers = [http(b"OK"), made, raw, ended]
+    taken: list[bytes] = []
+
+    async def take(data: bytes) -> None:
+        taken.append(data)
+
+    async def answer(stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            await whole_request(stream)
+            data = answers.pop(0)
+            head, _, rest = data.partition(b"\r\n\r\n")
+            await stream.send(head + b"\r\n\r\n")
+            if data is raw:
+                await anyio.sleep(1)
+            await stream.send(rest)
+
+    listener = await anyio.create_unix_listener(socket_path)
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, answer)
+        with anyio.fail_after(10):
+            engine = Engine(Endpoint(f"unix://{socket_path}"), timeout_seconds=0.3)
+            await engine.containers.exec_to("postgres", ["pg_dump"], take)
+        group.cancel_scope.cancel()
+    assert taken == [b"late"]
+
+
 async def test_disk_that_has_no_room_for_the_output_of_a_program_is_not_taken_for_the_engine(socket_path: Path) -> None:
     async def take(data: bytes) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "database.dump")
@@ -454,6 +482,54 @@ async def test_container_lives_from_create_to_remove(engine: Engine) -> None:
     with pytest.raises(NotFound, match="cannot inspect container 'lived'"):
         await engine.containers.inspect("lived")
     assert threads_in("_read") == 0
+
+
+KILLED_WHILE_IT_RUNS = """
+import sys, anyio
+from supervisor.engine.client import Endpoint, Engine
+
+async def take(data):
+    pass
+
+anyio.run(Engine(Endpoint(sys.argv[1])).containers.exec_to, "held", ["sleep", "3600"], take)
+"""
+
+
+@pytest.mark.engine
+async def test_program_in_a_container_ends_well_or_with_whoever_started_it(engine: Engine, daemon: Daemon) -> None:
+    made = await engine.containers.create({"Image": BUSYBOX, "Cmd": ["/bin/sh", "-c", "sleep 999 & wait"]}, "held")
+    await engine.containers.start(made)
+
+    async def runs() -> bytes:
+        return (await engine.containers.exec("held", ["busybox", "ps", "-o", "args"])).stdout
+
+    async def sleeps() -> bool:
+        return b"sleep 3600" in await runs()
+
+    try:
+        taken: list[bytes] = []
+
+        async def take(data: bytes) -> None:
+            taken.append(data)
+
+        argv = ["sh", "-c", 'cat; echo "$A"; echo odd >&2; exit 7']
+        with anyio.fail_after(20):
+            done = await engine.containers.exec_to("held", argv, take, env={"A": "b"})
+        assert (b"".join(taken), done.stderr, done.exit_code) == (b"b\n", b"odd\n", 7)
+        assert b"read -r" not in await runs()
+
+        argv = [sys.executable, "-c", KILLED_WHILE_IT_RUNS, daemon.host]
+        with subprocess.Popen(argv) as process, anyio.fail_after(10):
+            try:
+                while not await sleeps():
+                    await anyio.sleep(0.05)
+            finally:
+                process.kill()
+            while await sleeps():
+                await anyio.sleep(0.05)
+        assert b"read -r" not in await runs(), "nothing of it is left"
+    finally:
+        await engine.containers.remove("held", force=True)
 
 
 @pytest.mark.engine

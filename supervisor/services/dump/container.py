@@ -46,7 +46,7 @@ class ContainerPrograms:
     limit_seconds: float
 
     async def dump(self, facts: Facts, to: Path) -> None:
-        """See `Programs`. It comes piece by piece; past the limit it ends by itself, whatever became of us."""
+        """See `Programs`. It comes piece by piece; past the limit it ends by itself, and with our connection."""
         argv = ["timeout", f"{self.limit_seconds:.0f}", "pg_dump", "--format=custom", "--no-password"]
         argv.append(f"--snapshot={facts.snapshot}")
         environ = {"PGHOST": _SOCKETS, "PGUSER": self.role, "PGDATABASE": self.role}
