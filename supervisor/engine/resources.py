@@ -18,13 +18,15 @@ from supervisor.engine.streams import Decoded, Frames, JsonLines, Output
 Object = dict[str, Any]
 _BEGIN = {"Detach": False, "Tty": False}
 # Runs its arguments, and ends them once its standard input is at its end. The engine lets a program run on when whoever
-# started it is gone, and closes its input only. What watches must not keep the outputs open past the program.
+# started it is gone, and closes its input only. What watches must not keep the outputs open past the program, and is
+# waited for: a Postgres that is PID 1 takes an orphan which ended by a signal for a crash of its own, and starts again.
 _LIFELINE = """exec 3<&0
 "$@" 3<&- & work=$!
 { read -r _ <&3; kill "$work"; } >/dev/null 2>&1 & watch=$!
 exec 3<&-
 wait "$work"; code=$?
 kill "$watch" 2>/dev/null
+wait "$watch" 2>/dev/null
 exit "$code"
 """
 _PIECE_BYTES = 256 * 1024
