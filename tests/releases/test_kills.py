@@ -147,6 +147,11 @@ ACTS: list[Act] = [
 ]
 
 
+def outcomes(act: Act, place: Killable) -> list[str]:
+    """What may be active after it was cut short."""
+    return [place.old.release, place.new.release, *([BAKED] if act in (use_image, use_image_on_trial) else [])]
+
+
 @pytest.mark.parametrize("act", ACTS)
 async def test_a_kill_anywhere_leaves_the_old_release_or_the_new_one(act: Act, tmp_path: Path, soak: bool) -> None:
     whole = Killable(tmp_path / "whole" / "app")
@@ -154,7 +159,7 @@ async def test_a_kill_anywhere_leaves_the_old_release_or_the_new_one(act: Act, t
     with disk() as counted:
         await act(whole, updates)
     assert counted.done > 40
-    allowed = [whole.old.release, whole.new.release, *([BAKED] if act in (use_image, use_image_on_trial) else [])]
+    allowed = outcomes(act, whole)
     found = set()
     for last in range(0, counted.done, 1 if soak else EVERY):
         place = Killable(tmp_path / str(last) / "app")
