@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-pytest_plugins = ["tests.engine_rig.plugin"]
+pytest_plugins = ["tests.engine_rig.plugin", "tests.e2e.docker.tables", "tests.spread"]
 
 # Run in the background or under nohup we inherit these ignored, and with us every process of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)

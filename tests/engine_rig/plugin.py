@@ -10,7 +10,7 @@ import pytest
 from tests.engine_rig import rig
 from tests.engine_rig.engine import Engine, Share
 
-_SKIPPED = pytest.StashKey[int]()
+_REASON = "--no-engine"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,17 +18,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--no-engine"):
-        return
-    skip = pytest.mark.skip(reason="--no-engine")
-    marked = [item for item in items if "engine" in item.keywords]
-    for item in marked:
-        item.add_marker(skip)
-    config.stash[_SKIPPED] = len(marked)
+    skip = pytest.mark.skip(reason=_REASON)
+    for item in items:
+        # Not `keywords`, among which are the names of folders.
+        if item.get_closest_marker("engine"):
+            if config.getoption("--no-engine"):
+                item.add_marker(skip)
+        elif "engine" in getattr(item, "fixturenames", ()):
+            raise pytest.UsageError(f"cannot run '{item.nodeid}': it uses the engine; mark it with pytest.mark.engine")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if count := config.stash.get(_SKIPPED, 0):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if count := sum(isinstance(each.longrepr, tuple) and each.longrepr[2].endswith(_REASON) for each in skipped):
         terminalreporter.section("NOT PROVED", sep="!", red=True, bold=True)
         terminalreporter.line(
             f"--no-engine: {count} tests on a real Docker engine were left out; a run without them proves nothing "

@@ -1,4 +1,4 @@
-"""Stacks for tests, gone with them; and tables of how long each ordeal took and what each load asked for."""
+"""Stacks for tests, gone with them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ pytest.register_assert_rewrite("tests.e2e.docker.documented", "tests.e2e.docker.
 MakeStack = Callable[..., Stack]
 Measured = Callable[[Back], None]
 AnyStack = TypeVar("AnyStack", bound=Stack)
-_TABLES = {
-    "back": "until notes could be read and written, and until all ran",
-    "load": "requests while releases were applied",
-    "kills": "updates that docker kill ended",
-}
 _ENVIRON = {"SUPERVISOR_BAKE_SECONDS": "0.3"}  # each reload would take the usual 5 s more
 
 
@@ -93,18 +88,3 @@ def measured(record_property: Callable[[str, object], None]) -> Measured:
         assert back.running_seconds < BACK_SECONDS
 
     return record
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name, title in _TABLES.items():
-        rows = [
-            (str(value), report.nodeid.rpartition("/")[2])
-            for word in ("passed", "failed")
-            for report in terminalreporter.stats.get(word, [])
-            for key, value in report.user_properties
-            if key == name and report.when == "call"
-        ]
-        if rows:
-            terminalreporter.section(title)
-            for value, test in sorted(rows, key=lambda row: row[1]):
-                terminalreporter.line(f"{value}  {test}")
