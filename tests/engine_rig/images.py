@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -27,10 +26,10 @@ TAGS = {
     "supervisor": "supervisor-test/supervisor:socket",
     "dind": "supervisor-test/supervisor:dind",
     "notes": "supervisor-test/notes:socket",
-    "notes-dind": "supervisor-test/notes:dind",
     "notes-node": "supervisor-test/notes-node:socket",
-    "notes-node-dind": "supervisor-test/notes-node:dind",
     "notes-ready": "supervisor-test/notes:socket-ready",
+    "services": "supervisor-test/base:services",
+    "dind-ready": "supervisor-test/supervisor:dind-ready",
     "notes-dind-ready": "supervisor-test/notes:dind-ready",
     "notes-node-ready": "supervisor-test/notes-node:socket-ready",
     "notes-node-dind-ready": "supervisor-test/notes-node:dind-ready",
@@ -134,10 +133,10 @@ def traefik_binary(cache: Path) -> Path:
     return binary
 
 
-def _shipped(name: str, *options: str) -> Callable[[Engine], None]:
+def _shipped(name: str, *options: str, base: str = "base") -> Callable[[Engine], None]:
     def recipe(engine: Engine) -> None:
         script = REPOSITORY / "scripts" / "build-image"
-        words = [str(script), *options, "--base", tag(engine, "base"), "--tag", TAGS[name], "--", "--quiet"]
+        words = [str(script), *options, "--base", tag(engine, base), "--tag", TAGS[name], "--", "--quiet"]
         _command(*words, environ=engine.environ)
 
     return recipe
@@ -153,24 +152,38 @@ def _example(name: str, example: str, parent: str) -> Callable[[Engine], None]:
     return recipe
 
 
-def _ready(name: str, parent: str, *, archives: bool) -> Callable[[Engine], None]:
-    """With the names of our images for the services, and for an engine inside with the images themselves, so that the
-    bare `docker run` line works where no registry is reachable."""
+def _ready(name: str, parent: str) -> Callable[[Engine], None]:
+    """With the names of our images for the services, so that the bare `docker run` line works where no registry is
+    reachable."""
 
     def recipe(engine: Engine) -> None:
-        tags = {service: tag(engine, service) for service in SERVICES}
-        lines = [f"FROM {tag(engine, parent)}"]
-        lines += [f"ENV SUPERVISOR_{service.upper()}_IMAGE={image}" for service, image in tags.items()]
         with _temporary(engine.cache) as context:
-            if archives:
-                engine.run("save", "--output", context / "services.tar", *tags.values(), limit_seconds=_BUILD_SECONDS)
-                (context / "services.tar").chmod(0o644)
-                os.utime(context / "services.tar", (0, 0))
-                lines.append(f"COPY services.tar {_ARCHIVES}/services.tar")
-            (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+            (context / "Dockerfile").write_text("\n".join([f"FROM {tag(engine, parent)}", *_names(engine)]) + "\n")
             build(engine, name, context)
 
     return recipe
+
+
+def _services(engine: Engine) -> None:
+    """The base with the images of the services in an archive, and their names, for an engine inside.
+
+    Below all that changes with our own code: hundreds of megabytes, which are put together only when they change.
+    """
+    parts = [tag(engine, name) for name in ("base", *SERVICES)]
+    made_of = " ".join(engine.output("image", "inspect", "--format", "{{.Id}}", *parts).split())
+    label = ("image", "inspect", "--format", '{{index .Config.Labels "made-of"}}', TAGS["services"])
+    if engine.run(*label, check=False).stdout.strip() == made_of:
+        return
+    with _temporary(engine.cache) as context:
+        engine.run("save", "--output", context / "services.tar", *parts[1:], limit_seconds=_BUILD_SECONDS)
+        (context / "services.tar").chmod(0o644)
+        lines = [f"FROM {parts[0]}", *_names(engine), f"COPY services.tar {_ARCHIVES}/services.tar"]
+        (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+        build(engine, "services", context, "--label", f"made-of={made_of}")
+
+
+def _names(engine: Engine) -> list[str]:
+    return [f"ENV SUPERVISOR_{service.upper()}_IMAGE={tag(engine, service)}" for service in SERVICES]
 
 
 _RECIPES: dict[str, Callable[[Engine], None]] = {
@@ -181,13 +194,13 @@ _RECIPES: dict[str, Callable[[Engine], None]] = {
     "supervisor": _shipped("supervisor"),
     "dind": _shipped("dind", "--dind"),
     "notes": _example("notes", "notes", "supervisor"),
-    "notes-dind": _example("notes-dind", "notes", "dind"),
     "notes-node": _example("notes-node", "notes-node", "supervisor"),
-    "notes-node-dind": _example("notes-node-dind", "notes-node", "dind"),
-    "notes-ready": _ready("notes-ready", "notes", archives=False),
-    "notes-dind-ready": _ready("notes-dind-ready", "notes-dind", archives=True),
-    "notes-node-ready": _ready("notes-node-ready", "notes-node", archives=False),
-    "notes-node-dind-ready": _ready("notes-node-dind-ready", "notes-node-dind", archives=True),
+    "notes-ready": _ready("notes-ready", "notes"),
+    "notes-node-ready": _ready("notes-node-ready", "notes-node"),
+    "services": _services,
+    "dind-ready": _shipped("dind-ready", "--dind", base="services"),
+    "notes-dind-ready": _example("notes-dind-ready", "notes", "dind-ready"),
+    "notes-node-dind-ready": _example("notes-node-dind-ready", "notes-node", "dind-ready"),
 }
 
 
