@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from supervisor.process.output import Ring
 from supervisor.process.restart import RestartPolicy
 from tests.app.front.haproxy_rig import running_reaper
 from tests.app.front.http_app import Client, Reader, answer
+from tests.e2e.harness import free_port
 from tests.process.children import shell
 
 LIMIT_SECONDS = 30.0
@@ -94,9 +94,7 @@ class FakeFront:
         await self._enter("take_place")
         if not self._free:
             raise FrontError("cannot give another generation a place: all are taken")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            place = Place(self._free.pop(0), "127.0.0.1", probe.getsockname()[1])
+        place = Place(self._free.pop(0), "127.0.0.1", free_port())
         self.places[place.line] = place
         return place
 

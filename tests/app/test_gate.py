@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from supervisor.process.output import Ring
 from tests.app.front.haproxy_rig import running_reaper
 from tests.app.front.http_app import app_at
 from tests.app.rig import Word, until
+from tests.e2e.harness import free_port
 from tests.process.children import python
 
 pytestmark = pytest.mark.anyio
@@ -34,12 +34,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *about): pass
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

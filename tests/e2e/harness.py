@@ -31,6 +31,16 @@ def free_port() -> int:
             return port
 
 
+def app_ports() -> str:
+    """Private ports for the generations of one supervisor, apart from those of the tests beside it.
+
+    Each supervisor gives them in turn: of two that begin at the same port, an app of one finds it taken.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    low = 30000 + 900 * (process % 3) + 20 * secrets.randbelow(36)
+    return f"{low}-{low + 199}"
+
+
 def wait_until(what: str, condition: Callable[[], Any], *, limit: float = LIMIT) -> Any:
     """Ask every 10 ms until `condition` is true; gives its value."""
     deadline = time.monotonic() + limit
@@ -77,6 +87,7 @@ class Supervisor:
     port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
     https_port: int = field(default_factory=free_port)
+    app_ports: str = field(default_factory=app_ports)
     user: str | None = None
     prefix: list[str] = field(default_factory=list)
     """What the command is run by, such as `unshare`; its only child is then the supervisor."""
@@ -101,6 +112,7 @@ class Supervisor:
             "SUPERVISOR_HTTP_PORT": str(self.http_port),
             "SUPERVISOR_HTTPS_PORT": str(self.https_port),
             "PORT": str(self.port),
+            "SUPERVISOR_APP_PORTS": self.app_ports,
             **self.environ,
         }
 
@@ -139,7 +151,8 @@ class Supervisor:
     def events(self, name: str = "", **fields: Any) -> list[dict[str, Any]]:
         """Events of the log that have this name and these fields."""
         found = []
-        for line in self.log().splitlines():
+        # Asked again and again while a test waits: only what may be meant is parsed.
+        for line in (each for each in self.log().splitlines() if name in each):
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
                 if name in ("", event.get("event")) and all(event.get(key) == value for key, value in fields.items()):

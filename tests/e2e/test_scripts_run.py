@@ -17,7 +17,8 @@ from typing import Self
 
 import pytest
 
-from tests.examples.servers import Process, accepts, free_port, wait_until
+from tests.e2e.harness import app_ports, free_port
+from tests.examples.servers import Process, accepts, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -58,6 +59,7 @@ class Stack:
         # The system's Python first, as on a machine that has no other; the tests' own environment stays out of it.
         rest = [entry for entry in os.environ["PATH"].split(":") if entry != str(Path(sys.executable).parent)]
         self.env = inherited | {name: str(port) for name, port in ports.items()}
+        self.env |= {"SUPERVISOR_APP_PORTS": app_ports()}
         self.env |= {"PATH": ":".join(["/usr/bin", "/bin", *rest]), "SUPERVISOR_RUNTIME_DIR": str(self.folder / "run")}
         self._argv = [str(self.checkout / "scripts" / "run"), "--example", self.example]
 

@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 import asyncpg
 
 from tests.apart import Apart, start_apart
+from tests.e2e.harness import free_port
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -47,13 +48,6 @@ def wait_until(check: Callable[[], object], *, what: str, limit_seconds: float =
     while not check():
         assert time.monotonic() < end, f"{what}: not within {limit_seconds:g} s"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def accepts(port: int) -> bool:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
+from tests.e2e.harness import free_port
+
 Handler = Callable[[SocketStream], Awaitable[None]]
 
 
@@ -51,7 +53,4 @@ def answer(data: bytes) -> Handler:
 
 def closed_port() -> int:
     """A loopback port nobody listens on."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return free_port()

@@ -15,15 +15,14 @@ from supervisor.app.front.restart import RestartFront, port_is_free
 from supervisor.core.errors import ConfigurationError
 from tests.app.front.http_app import app_at, ask
 from tests.contracts.front_contract import FrontContract, OpenFront
+from tests.e2e.harness import free_port
 
 pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
 async def opened(*, in_use: bool = True) -> AsyncIterator[OpenFront]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with anyio.create_task_group() as group:
         front = RestartFront("app", port, in_use=in_use)
         await group.start(front.run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import threading
@@ -38,8 +37,7 @@ class App:
         self.version = 0
         folder.mkdir(exist_ok=True)
         shutil.copy(PROGRAM, folder)
-        low = 30000 + 20 * secrets.randbelow(120)
-        supervisor.environ |= {"SUPERVISOR_BAKE_SECONDS": "0.3", "SUPERVISOR_APP_PORTS": f"{low}-{low + 199}"}
+        supervisor.environ |= {"SUPERVISOR_BAKE_SECONDS": "0.3"}
         self.release()
 
     def release(self, **behaviour: Any) -> int:

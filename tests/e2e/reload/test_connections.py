@@ -177,7 +177,7 @@ def test_the_app_is_told_its_private_port_and_its_surroundings(app: App) -> None
     with closing(connect(app)) as connection:
         environ = json.loads(ask(connection, "GET", "/environ")[1])
     assert environ["SUPERVISOR_PUBLIC_PORT"] == str(app.supervisor.port)
-    low, high = app.supervisor.environ["SUPERVISOR_APP_PORTS"].split("-")
+    low, high = app.supervisor.app_ports.split("-")
     assert int(low) <= int(environ["PORT"]) <= int(high)
     assert environ["HOST"] == "127.0.0.1"
     assert not {name for name in environ if name.startswith("SUPERVISOR_APP")}
