@@ -288,6 +288,7 @@ def test_it_works_with_a_blocked_term_and_an_ignored_hup(app: Supervisor) -> Non
     """Started by `nohup` from a shell that blocks signals: ours reach us all the same, the child gets what we got."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     hup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    app.environ |= {"SUPERVISOR_BAKE_SECONDS": "0.3", "SUPERVISOR_APP_STOP_SECONDS": "1"}  # the app is deaf to TERM
     try:
         app.boot()
     finally:
@@ -297,7 +298,6 @@ def test_it_works_with_a_blocked_term_and_an_ignored_hup(app: Supervisor) -> Non
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert int(fields["SigBlk"], 16) == 1 << (signal.SIGTERM - 1)
     assert int(fields["SigIgn"], 16) & (1 << (signal.SIGHUP - 1))
-    app.environ |= {}
     app.send(signal.SIGHUP)
     app.wait_event("reload.finished")
     app.send(signal.SIGTERM)

@@ -18,6 +18,7 @@ from tests.engine_rig.engine import Engine, Share
 
 pytestmark = pytest.mark.engine
 _NOBODY = 12345
+_QUICK = {"SUPERVISOR_RESTART_BASE_SECONDS": "0.05"}  # as many starts, sooner one after another
 
 
 def ended(stack: Stack, *, failing: str = "", limit: float = 60) -> tuple[int, str]:
@@ -35,7 +36,7 @@ def ended(stack: Stack, *, failing: str = "", limit: float = 60) -> tuple[int, s
 
 
 def test_a_missing_image_without_a_registry_is_named_with_the_ways_out(make_stack: MakeStack) -> None:
-    stack = make_stack(Kind.SOCKET, environ={"SUPERVISOR_POSTGRES_IMAGE": "127.0.0.1:9/none:1"})
+    stack = make_stack(Kind.SOCKET, environ={**_QUICK, "SUPERVISOR_POSTGRES_IMAGE": "127.0.0.1:9/none:1"})
     code, error = ended(stack, failing="postgres")
     assert code == ExitCode.UNREACHABLE
     assert "cannot get image '127.0.0.1:9/none:1'" in error
@@ -59,7 +60,7 @@ def crashing_image(docker: Share, tmp_path: Path) -> Iterator[str]:
 def test_a_crash_looping_postgres_ends_it_with_the_last_lines_of_its_log(
     crashing_image: str, make_stack: MakeStack
 ) -> None:
-    stack = make_stack(Kind.SOCKET, environ={"SUPERVISOR_POSTGRES_IMAGE": crashing_image})
+    stack = make_stack(Kind.SOCKET, environ={**_QUICK, "SUPERVISOR_POSTGRES_IMAGE": crashing_image})
     code, error = ended(stack, failing="postgres", limit=120)
     assert code == ExitCode.UNREACHABLE
     assert "cannot start service 'postgres'" in error

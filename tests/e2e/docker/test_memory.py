@@ -16,7 +16,8 @@ _LIMIT_MIB, _BALLAST_MIB = 384, 160
 
 @pytest.fixture
 def stack(docker: Share) -> Iterator[EchoStack]:
-    made = EchoStack(docker, Kind.SOCKET, options=("--memory", f"{_LIMIT_MIB}m"))
+    environ = {"SUPERVISOR_BAKE_SECONDS": "0.3"}
+    made = EchoStack(docker, Kind.SOCKET, environ=environ, options=("--memory", f"{_LIMIT_MIB}m"))
     yield made
     made.end()
 

@@ -17,6 +17,7 @@ from tests.contracts.engine_made import engine_of, ready_swarm
 from tests.engine_rig.engine import Share
 
 LIMIT_SECONDS = 90
+_SLEEP = ("/bin/sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait")  # PID 1 that ends at once when it is stopped
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def made_stack(share: Share, install: str = "us") -> AsyncIterator[Engine]
             owner=owner,
             role="postgres",
             image=image,
-            args=("/bin/sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"),
+            args=_SLEEP,
             secrets=(SecretFile(f"{stack}-postgres-1", secret, "password"),),
             volume=f"{stack}-postgres",
             target="/data",
@@ -65,7 +66,7 @@ def start_traefik(share: Share, install: str) -> None:
     labels = Owner(install, share.prefix).labels("traefik").items()
     options = [f"--label={name}={value}" for name, value in labels]
     network = f"--network={share.prefix}-network"
-    share.start(share.engine.image("base"), "sleep", "600", word="traefik", options=(network, *options))
+    share.start(share.engine.image("base"), *_SLEEP, word="traefik", options=(network, *options))
 
 
 async def task_containers(engine: Engine, stack: str, *, running: bool = False) -> list[dict[str, object]]:
