@@ -1,7 +1,7 @@
 """What runs beside what when pytest-xdist spreads a run over processes, `--dist loadfile`; not for a run in one.
 
 Tests of one file run one after another, in one process; so do the files that use the Docker engine: their tests restart
-it, share its Swarm and publish fixed ports.
+it, share its Swarm and publish fixed ports. Those that bring daemons of their own, in namespaces, run beside them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-ENGINE = "engine"
+ENGINE, DAEMONS = "engine", "daemons"
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _MARK = "pytest.mark.engine"
+_OWN_DAEMONS = ("from tests.engine.daemons import", "from tests.engine.dockerd_rig import")
 
 
 @cache
 def group(file: str) -> str:
     """Of a test file. Read from its text, as the process that gives out the work collects no tests."""
-    return ENGINE if _MARK in (_REPOSITORY / file).read_text() else file
+    text = (_REPOSITORY / file).read_text()
+    if _MARK not in text:
+        return file
+    return DAEMONS if any(words in text for words in _OWN_DAEMONS) else ENGINE
 
 
 def rank(file: str) -> int:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from tests.engine_rig.places import REPOSITORY
-from tests.spread import ENGINE, group, rank
+from tests.spread import DAEMONS, ENGINE, group, rank
 
 ENGINE_FILES = ("tests/engine_rig/test_rig.py", "tests/e2e/docker/test_memory.py", "tests/e2e/docker/test_dind.py")
 OTHER_FILES = ("tests/core/test_machine.py", "tests/core/test_errors.py")
@@ -21,6 +21,7 @@ def ran(output: str, folder: str) -> set[tuple[str, str, str]]:
 def test_files_of_the_engine_are_one_group_and_begin() -> None:
     engine, end_to_end, other = "tests/e2e/docker/test_dind.py", "tests/e2e/test_stack.py", "tests/core/test_machine.py"
     assert [group(each) for each in (engine, end_to_end, other)] == [ENGINE, end_to_end, other]
+    assert group("tests/engine/test_swarm.py") == DAEMONS
     assert sorted((other, end_to_end, engine), key=rank) == [engine, end_to_end, other]
 
 
