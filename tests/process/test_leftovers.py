@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from supervisor.process.leftovers import (
 from tests.process.children import is_gone
 from tests.process.namespaces import program, run_as_pid1
 
-INSTALL = "this-install"
+INSTALL = f"install-{uuid.uuid4().hex}"  # leftovers are looked for on the whole machine, where this may run twice
 
 
 @dataclasses.dataclass
@@ -43,7 +44,7 @@ class Dead:
 @pytest.fixture
 def dead(tmp_path: Path) -> Iterator[Dead]:
     log = tmp_path / "spawned"
-    with subprocess.Popen(program("dying_supervisor", log), stdout=subprocess.PIPE, text=True) as popen:
+    with subprocess.Popen(program("dying_supervisor", log, INSTALL), stdout=subprocess.PIPE, text=True) as popen:
         assert popen.stdout is not None
         pids = {int(word) for word in popen.stdout.readline().split()}
         popen.kill()
@@ -99,7 +100,7 @@ def test_record_alone_finds_the_leaders_and_their_sessions(dead: Dead) -> None:
 
 def test_another_install_finds_nothing(dead: Dead) -> None:
     assert find_leftovers([], "another-install") == []
-    assert find_leftovers([], "this") == []
+    assert find_leftovers([], INSTALL[:-1]) == []
 
 
 def test_leftovers_have_their_names(dead: Dead) -> None:
@@ -168,8 +169,9 @@ async def test_leftover_that_ignores_its_stop_signal_is_killed(stopped: bool) ->
 @pytest.mark.anyio
 async def test_leftover_held_by_its_pidfd_is_not_confused_with_a_later_process() -> None:
     with subprocess.Popen(["sleep", "600"]) as popen:
-        (leftover,) = find_leftovers([record_of(popen.pid)], INSTALL)
+        found = find_leftovers([record_of(popen.pid)], INSTALL)
         popen.kill()
+    (leftover,) = found
     # The number is free for anybody now; the descriptor still means the one that is gone.
     assert not leftover.process.signal(signal.SIGKILL)
     leftover.process.close()

@@ -1,4 +1,4 @@
-"""`dying_supervisor.py LOG`: spawns children as a supervisor does, writes its spawn log, and waits to be killed.
+"""`dying_supervisor.py LOG INSTALL`: spawns children as a supervisor does, writes its spawn log, waits to be killed.
 
 Children: `plain`; `parent`, which has a daemon in a session of its own; `bare`, which has a worker, and the environment
 of both shows no marker.
@@ -38,7 +38,7 @@ class Log:
 
 async def main() -> None:
     """Never returns."""
-    reaper, ring, env = Reaper(install_id="this-install", spawn_log=Log()), Ring("children"), dict(os.environ)
+    reaper, ring, env = Reaper(install_id=sys.argv[2], spawn_log=Log()), Ring("children"), dict(os.environ)
     async with anyio.create_task_group() as group:
         await group.start(reaper.run)
         for name, argv in (
