@@ -81,8 +81,8 @@ async def test_load_without_kept_connections_makes_one_for_each_request() -> Non
     [
         (reset, "reset"),
         (answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart"), "closed before the answer"),
-        (answer(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"), "status 503"),
-        (answer(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"), "status 500"),
+        (answer(b"HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"), "status 503"),
+        (answer(b"HTTP/1.1 500 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"), "status 500"),
         (answer(b"SSH-2.0-x\r\n\r\n"), "not HTTP"),
         (silence, "timeout"),
     ],
