@@ -88,6 +88,7 @@ def deploy(stack: EchoStack, archive: Path) -> int:
     """By the script, from outside; gives its exit code."""
     command = [str(REPO / "scripts" / "deploy-release"), stack.container, str(archive)]
     ended = subprocess.run(command, env=stack.share.engine.environ, capture_output=True, text=True, timeout=_LIMIT)
+    print(ended.stdout, ended.stderr)  # shown with a test that fails
     assert ended.returncode in (0, 1), ended.stderr
     return ended.returncode
 

@@ -36,7 +36,7 @@ def stored_keeper(engine: Engine) -> Iterator[Keeper[EchoStack]]:
         EchoStack,
         SUPERVISOR_RELEASE_UNSIGNED="allow",
         SUPERVISOR_RELEASE_BAKE_SECONDS="0.3",
-        SUPERVISOR_APP_START_SECONDS="8",
+        SUPERVISOR_APP_START_SECONDS="30",
     )
     try:
         yield made
