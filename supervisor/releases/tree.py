@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 
 from supervisor.releases.model import Entry, Kind, ReleaseError
@@ -28,9 +29,9 @@ def tree_digest(entries: Iterable[Entry]) -> str:
     and times do not count.
     """
     digest = hashlib.sha256()
-    for entry in sorted(entries, key=lambda entry: os.fsencode(entry.path)):
+    for path, entry in sorted(((os.fsencode(entry.path), entry) for entry in entries), key=itemgetter(0)):
         mark = "x" if entry.executable else "-"
-        digest.update(os.fsencode(f"{entry.kind.value}\0{mark}\0{entry.content}\0{entry.path}\0"))
+        digest.update(os.fsencode(f"{entry.kind.value}\0{mark}\0{entry.content}\0") + path + b"\0")
     return digest.hexdigest()
 
 
@@ -76,8 +77,11 @@ def _walk(folder: int, above: str, digests: Digests) -> Iterator[Entry]:
         path = above + item.name
         if path == RECORDS:
             continue
-        with _named(path):
+        try:
             entry = _entry(folder, item, path, digests)
+        except OSError as error:  # as `_named` does, which is much slower where it is for each file
+            error.filename = path
+            raise
         yield entry
         if entry.kind is Kind.FOLDER:
             yield from _below(folder, item.name, path, digests)
