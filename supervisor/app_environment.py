@@ -71,11 +71,13 @@ class AppEnvironment:
         settings: Settings,
         environ: Mapping[str, str],
         *,
+        app: str = "app",
         placement: Placement,
         database_url: Secret | None,
         redis_url: Secret | None,
         view: tuple[Mount, ...] = (),
     ) -> None:
+        self._app = app
         self._settings = settings
         self._view = view
         self.base = read_env_file(settings.env_file) if settings.env_file is not None else {}
@@ -117,7 +119,7 @@ class AppEnvironment:
         argv = self._settings.app_command
         assert argv is not None, "check() comes first"
         command = Command(
-            name="app",
+            name=self._app,
             argv=argv,
             env={**self.base, **_told(launch, self.base)},
             pass_fds=launch.readiness.pass_fds,

@@ -77,12 +77,12 @@ class Surroundings:
     reaper: Reaper
     ring: Callable[[str], Ring]
 
-    def readiness_by(self, way: str, identity: Identity | None) -> Callable[[int], Readiness]:
+    def readiness_by(self, app: str, way: str, identity: Identity | None) -> Callable[[int], Readiness]:
         """How generation n says that it is ready: by the pipe where that is set, else by the notify socket."""
         if way == "fd":
             return lambda number: ReadyFd()
         owner = (identity.uid, identity.gid) if identity is not None else None
-        return lambda number: NotifySocket(self.runtime_dir / f"notify-{number}.sock", owner)
+        return lambda number: NotifySocket(self.runtime_dir / f"notify-{app}-{number}.sock", owner)
 
 
 class AppPlan:
@@ -93,9 +93,14 @@ class AppPlan:
         self.home = home or AppHome()
         self._around = around
         self._said = self.home.applied(settings)
+        alone = len(settings.app_names) == 1
+        self._lock = settings.stack if alone else f"{settings.stack}-{name}"
+        """What only one migrates at a time; each app has tables of its own."""
+        self._migrate = "migrate" if alone else f"{name}-migrate"
         self.environment = AppEnvironment(
             self._said,
             around.environ,
+            app=name,
             placement=around.placement,
             database_url=around.database_url,
             redis_url=around.redis_url,
@@ -132,7 +137,7 @@ class AppPlan:
                 settings.app_health_path,
                 limit_seconds=settings.app_health_timeout_seconds,
             ),
-            readiness=self._around.readiness_by(settings.app_ready, self.environment.identity),
+            readiness=self._around.readiness_by(name, settings.app_ready, self.environment.identity),
             public_port=settings.port,
             must_say_ready=settings.app_ready != "probe",
             start_seconds=settings.app_start_seconds,
@@ -160,11 +165,11 @@ class AppPlan:
             return CommandMigrations(
                 SpawnedRun(
                     self._around.reaper,
-                    partial(self.environment.one_shot, "migrate", settings.migrate_command),
-                    self._around.ring("migrate"),
+                    partial(self.environment.one_shot, self._migrate, settings.migrate_command),
+                    self._around.ring(self._migrate),
                 ),
                 dsn,
-                lock_name=settings.stack,
+                lock_name=self._lock,
                 deadline_seconds=settings.migrate_seconds,
             )
         if settings.migrate_dir is None:
@@ -175,7 +180,7 @@ class AppPlan:
                 "set DATABASE_URL, or run with Postgres"
             )
         folder = settings.app_dir / settings.migrate_dir
-        return open_folder(folder, dsn, lock_name=settings.stack, deadline_seconds=settings.migrate_seconds)
+        return open_folder(folder, dsn, lock_name=self._lock, deadline_seconds=settings.migrate_seconds)
 
 
 def restart_policy(settings: Settings, mode: str) -> RestartPolicy:

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 
-from supervisor.app.app import App
 from supervisor.app.hooks import notify, run_hooks
-from supervisor.app_plan import AppPlan
+from supervisor.apps_start import AppsStart, phase
 from supervisor.core.errors import (
-    AppGaveUpError,
-    MigrationError,
     SupervisorError,
     UnreachableError,
 )
 from supervisor.core.events import (
     BootFinished,
     LeftoverStopped,
-    PhaseFinished,
-    PhaseStarted,
     Publish,
     Warned,
 )
 from supervisor.core.groups import plain_errors
-from supervisor.migrate import migrate
 from supervisor.parts import Parts
 from supervisor.process.leftovers import end_leftovers, find_leftovers
 from supervisor.services.backend import run_to_end
@@ -38,7 +30,6 @@ from supervisor.state import State
 if TYPE_CHECKING:
     from supervisor.engine_stack import EngineStack
 
-Retreat = Callable[[str], Awaitable[AppPlan | None]]
 _LEFTOVER_SECONDS = 10.0
 _LEADER_SECONDS = 60.0  # of a Postgres, or of a dockerd with its containers
 _ROUTE_SECONDS = 15.0
@@ -60,16 +51,11 @@ async def end_earlier_processes(state: State, publish: Publish) -> None:
 
 
 class Boot:
-    """Brings everything up once. `after` and `watch_routes` run beside the controller from then on.
+    """Brings everything up once, the `apps` last. `after` and `watch_routes` run beside the controller from then on."""
 
-    `on_trial` says whether what is started is a release on trial. `retreat` gives up such a one, and gives the plan of
-    the good one; None where there is no other.
-    """
-
-    def __init__(self, parts: Parts, publish: Publish, *, on_trial: Callable[[], bool], retreat: Retreat) -> None:
+    def __init__(self, parts: Parts, apps: AppsStart, publish: Publish) -> None:
         self._parts = parts
-        self._on_trial = on_trial
-        self._retreat = retreat
+        self._apps = apps
         self._publish = publish
         self._started = time.monotonic()
 
@@ -81,14 +67,14 @@ class Boot:
         self._parts.orchestrator.launch()
         with plain_errors():
             await self._bring_up()
-        async with self._phase("route"):
+        async with phase(self._publish, "route"):
             await self.prove_routes(_ROUTE_SECONDS)
         elapsed = round(time.monotonic() - self._started, 3)
         self._publish(BootFinished(elapsed_seconds=elapsed, addresses=self._parts.addresses()))
 
     async def _bring_engine_up(self, stack: EngineStack) -> None:
         """Our own dockerd where there is one, then Swarm and network: what is wrong there is no service's fault."""
-        async with self._phase("engine"):
+        async with phase(self._publish, "engine"):
             self._parts.orchestrator.launch(stack.required)
             try:
                 await self._parts.orchestrator.wait_ready(stack.required)
@@ -105,19 +91,12 @@ class Boot:
             done = self._parts.stack.required if self._parts.stack is not None else ()
             names = [name for name in self._parts.orchestrator.names if name not in beside and name not in done]
             await self._wait_services("services", names)
-            await self._first_start()
+            await self._apps.run()
 
-    @asynccontextmanager
-    async def _phase(self, name: str) -> AsyncIterator[None]:
-        self._publish(PhaseStarted(phase=name))
-        started = time.monotonic()
-        yield
-        self._publish(PhaseFinished(phase=name, elapsed_seconds=round(time.monotonic() - started, 3)))
-
-    async def _wait_services(self, phase: str, names: list[str]) -> None:
+    async def _wait_services(self, word: str, names: list[str]) -> None:
         if not names:
             return
-        async with self._phase(phase):
+        async with phase(self._publish, word):
             for result in await self._parts.orchestrator.wait_ready(names):
                 self._warn_degraded(result)
 
@@ -126,50 +105,14 @@ class Boot:
             text = f"starting without service {result.service!r}, which is optional"
             self._publish(Warned(message=text, detail=result.error))
 
-    async def _first_start(self) -> None:
-        """Migrations and the app; where the app may be held, its failure, or theirs, ends the boot in that."""
-        try:
-            try:
-                await self._migrate_and_start()
-            except SupervisorError as error:
-                plan = await self._retreat(str(error))
-                if plan is None:
-                    raise
-                for app in self._parts.apps.values():
-                    await app.stop(reason="its release did not start")
-                    app.spec = plan.spec
-                self._parts.plan = plan
-                await self._migrate_and_start()
-        except MigrationError as error:
-            if not self._parts.hold:
-                raise
-            for app in self._parts.apps.values():
-                await app.hold(str(error))
-
-    async def _migrate_and_start(self) -> None:
-        async with self._phase("migrations"):
-            await migrate(self._parts.plan.migrations, self._publish)
-        async with self._phase("app"):
-            for app in self._parts.apps.values():
-                await self._start_for_good(app)
-
-    async def _start_for_good(self, app: App) -> None:
-        """Start the app; after a failed first start the restart policy goes on, to serving or to giving up."""
-        try:
-            await app.start()
-        except AppGaveUpError as error:
-            if self._on_trial():
-                raise
-            self._publish(Warned(message="the app's first start failed", detail=str(error)))
-            await app.wait_verdict()
-
     async def prove_routes(self, within_seconds: float) -> None:
         """Ask for each app through the proxy until it answers; what does not is only told."""
-        for name, route in self._parts.routes.items():
-            app = self._parts.apps[name]
-            if not app.is_serving or not self._parts.orchestrator.runner("traefik").is_ready:
+        for name, part in self._parts.apps.items():
+            if part.route is None or not part.app.is_serving:
                 continue
-            verdict = await route.prove(app.health_path, within_seconds=within_seconds)
+            if not self._parts.orchestrator.runner("traefik").is_ready:
+                continue
+            verdict = await part.route.prove(part.app.health_path, within_seconds=within_seconds)
             if not verdict.good:
                 self._publish(Warned(message=f"the app {name!r} is not reached through Traefik", detail=verdict.detail))
 
@@ -177,15 +120,16 @@ class Boot:
         """Ask through the proxy now and then."""
         interval = self._parts.settings.watch_interval_seconds
         async with anyio.create_task_group() as group:
-            for name, route in self._parts.routes.items():
-                app = self._parts.apps[name]
-                group.start_soon(partial(route.watch, interval_seconds=interval, while_serving=app.serves))
+            for part in self._parts.apps.values():
+                if part.route is not None:
+                    watch = part.route.watch
+                    group.start_soon(partial(watch, interval_seconds=interval, while_serving=part.app.serves))
 
     async def after(self) -> None:
         """Once every app serves: post-start hooks in parallel, then the notification; nothing of it fails the boot."""
         settings = self._parts.settings
-        for app in self._parts.apps.values():
-            await app.served.wait()
+        for part in self._parts.apps.values():
+            await part.app.served.wait()
         if self._parts.stack is not None:
             await self._parts.stack.tenure.tidy()
         results = await run_hooks(
@@ -206,5 +150,5 @@ class Boot:
             )
 
     async def _run_hook(self, name: str, command: str, limit_seconds: float) -> tuple[int, str]:
-        made = self._parts.plan.environment.one_shot(name, command)
+        made = self._parts.first.plan.environment.one_shot(name, command)
         return await run_to_end(self._parts.reaper, made, self._parts.rings.ring(name), limit_seconds=limit_seconds)

@@ -102,7 +102,7 @@ class Controller:
             return decided
         joined = self._join(request)
         if request.verb is Verb.RELOAD:
-            self._publish(ReloadRequested(source=request.source, merged=joined is not None))
+            self._publish(ReloadRequested(source=request.source, target=request.target, merged=joined is not None))
         if joined is not None:
             return joined
         turn = _Turn(request)

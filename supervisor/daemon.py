@@ -8,9 +8,10 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,7 +19,9 @@ from anyio.abc import TaskGroup
 from supervisor import __version__
 from supervisor.app.app import App
 from supervisor.app_home import AppHome
+from supervisor.app_part import AppPart
 from supervisor.app_reload import AppReload
+from supervisor.apps_start import AppsStart
 from supervisor.boot import Boot, end_earlier_processes
 from supervisor.controller import NOTHING_TO_DECIDE, Controller
 from supervisor.core.errors import BootDeadlineError, ExitCode, SupervisorError
@@ -32,7 +35,7 @@ from supervisor.observe.eventlog import EventLog
 from supervisor.observe.log import LogSink, capture_logging, wants_json
 from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
-from supervisor.parts import APP, Parts, Rings
+from supervisor.parts import Parts, Rings
 from supervisor.placement import Placement, find_placement
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
@@ -96,9 +99,11 @@ class Daemon:
         self._bus = EventBus()
         self._events = EventLog()
         self._status = StatusFold(
-            services=self._settings.user_services, apps=[APP], orphans_reaped=lambda: self._reaper.orphans_reaped
+            services=self._settings.user_services,
+            apps=self._settings.app_names,
+            orphans_reaped=lambda: self._reaper.orphans_reaped,
         )
-        self._overall = OverallFold(self._bus.publish)
+        self._overall = OverallFold(self._bus.publish, apps=self._settings.app_names)
         # The overall state comes last: it publishes its own event from within others.
         for subscriber in (sink.publish, self._events.publish, self._status.publish, self._overall):
             self._bus.subscribe(subscriber)
@@ -119,21 +124,30 @@ class Daemon:
         self._controller = Controller(
             self._carry_out, self._publish, start_over=self._start_over, decide=self._decide, hurry=self._end_canary
         )
-        self._releases = AppReleases(
-            APP,
-            self._settings,
+        self._releases = {name: self._releases_of(name) for name in self._settings.app_names}
+        self._desks = {
+            name: ReleaseDesk(releases, self._settings.for_app(name), self._publish)
+            for name, releases in self._releases.items()
+        }
+        self._ended: set[str] = set()
+        """Apps that ended by themselves, and in order."""
+        self._stop = anyio.Event()
+        self._stop_signals = 0
+        self._error: SupervisorError | None = None
+        self._outer: TaskGroup | None = None
+
+    def _releases_of(self, app: str) -> AppReleases:
+        releases = AppReleases(
+            app,
+            self._settings.for_app(app),
             self._state.paths.state,
             environ=dict(os.environ),
             reaper=self._reaper,
             turn=self._controller.turn,
             publish=self._publish,
         )
-        self._bus.subscribe(self._releases.observe)
-        self._desk = ReleaseDesk(self._releases, self._settings, self._publish)
-        self._stop = anyio.Event()
-        self._stop_signals = 0
-        self._error: SupervisorError | None = None
-        self._outer: TaskGroup | None = None
+        self._bus.subscribe(releases.observe)
+        return releases
 
     async def run(self) -> ExitCode:
         """Boot, serve, stop in order."""
@@ -197,7 +211,7 @@ class Daemon:
         self._fronts = Fronts(
             self._settings,
             dict(os.environ),
-            apps=[APP],
+            apps=self._settings.app_names,
             state=self._state,
             reaper=self._reaper,
             ring=self._rings.ring,
@@ -208,16 +222,16 @@ class Daemon:
         await parts.start(self._fronts.run)
         self._bus.subscribe(self._fronts.page.publish)
         placement = await find_placement(self._settings, dict(os.environ), self._state, self._publish)
-        home = await self._releases.open()
-        made = self._build(placement, home)
+        homes = {name: await releases.open() for name, releases in self._releases.items()}
+        made = self._build(placement, homes)
         await parts.start(made.orchestrator.run)
         if made.stack is not None:
             await parts.start(made.stack.run)
-        for app in made.apps.values():
-            await parts.start(app.run)
+        for part in made.apps.values():
+            await parts.start(part.app.run)
         await self._boot_of(made).run()
 
-    def _build(self, placement: Placement, home: AppHome) -> Parts:
+    def _build(self, placement: Placement, homes: Mapping[str, AppHome]) -> Parts:
         assert self._fronts is not None
         self._parts = Parts(
             self._settings,
@@ -225,7 +239,7 @@ class Daemon:
             placement=placement,
             state=self._state,
             fronts=self._fronts,
-            home=home,
+            homes=homes,
             reaper=self._reaper,
             rings=self._rings,
             publish=self._publish,
@@ -236,8 +250,10 @@ class Daemon:
         return self._parts
 
     def _boot_of(self, parts: Parts) -> Boot:
-        self._releases.connect(parts)
-        self._boot = Boot(parts, self._publish, on_trial=self._releases.is_on_trial, retreat=self._releases.retreat)
+        for name, part in parts.apps.items():
+            self._releases[name].connect(part)
+        starts = AppsStart(parts.apps.values(), self._releases, self._publish, hold=parts.hold)
+        self._boot = Boot(parts, starts, self._publish)
         self._reload = AppReload(
             parts,
             reread=self._reread,
@@ -254,25 +270,38 @@ class Daemon:
             events=self._events,
             logs=self._rings,
             redact=self._sink.redactor.value,
-            releases=lambda name: self._desk if name == APP and self._releases.is_connected else None,
+            releases=self._desk_of,
         )
+
+    def _desk_of(self, app: str) -> ReleaseDesk | None:
+        return self._desks[app] if app in self._desks and self._releases[app].is_connected else None
+
+    def _triggers(self, parts: Parts) -> list[TriggerFile]:
+        """A file of one app alone reloads that, one of several all of them."""
+        by_path: dict[Path, list[AppPart]] = {}
+        for part in parts.apps.values():
+            by_path.setdefault(part.trigger_path, []).append(part)
+        return [
+            TriggerFile(
+                path,
+                partial(self._controller.request, Request(Verb.RELOAD, "file", sharing[0].name * (len(sharing) == 1))),
+                seen=sharing[0].trigger_seen,
+            )
+            for path, sharing in by_path.items()
+        ]
 
     async def _serve(self) -> None:
         assert self._parts is not None
         assert self._boot is not None
-        request = Request(Verb.RELOAD, "file")
-        trigger = TriggerFile(
-            self._parts.trigger_path,
-            lambda: self._controller.request(request),
-            seen=self._parts.trigger_seen,
-        )
         async with anyio.create_task_group() as group:
             await group.start(self._controller.run)
-            await group.start(trigger.run)
+            for trigger in self._triggers(self._parts):
+                await group.start(trigger.run)
             group.start_soon(self._boot.after)
             group.start_soon(self._boot.watch_routes)
-            group.start_soon(self._releases.watch)
-            group.start_soon(Inbox(self._releases.layout.incoming, self._desk, self._publish).run)
+            for name, releases in self._releases.items():
+                group.start_soon(releases.watch)
+                group.start_soon(Inbox(releases.layout.incoming, self._desks[name], self._publish).run)
 
     @staticmethod
     def _settle_memory() -> None:
@@ -288,14 +317,14 @@ class Daemon:
         assert self._parts is not None
         assert self._reload is not None
         if request.verb is Verb.RELOAD:
-            return await self._reload.run(request.canary)
-        app = self._parts.apps.get(request.target)
-        if app is not None:
-            return await self._app_verb(app, request.verb)
+            return await self._reload.run(request.target, request.canary)
+        part = self._parts.apps.get(request.target)
+        if part is not None:
+            return await self._app_verb(part.app, request.verb)
         return await self._service_verb(self._parts.orchestrator.runner(request.target), request.verb)
 
     def _start_over(self, request: Request) -> bool:
-        return request.verb is Verb.RELOAD and self._reload is not None and self._reload.start_over()
+        return request.verb is Verb.RELOAD and self._reload is not None and self._reload.start_over(request.target)
 
     async def _app_verb(self, app: App, verb: Verb) -> Outcome:
         match verb:
@@ -330,12 +359,18 @@ class Daemon:
                 await runner.wait_ready()
         return Outcome(result=Result.OK)
 
-    def _app_ended(self, error: SupervisorError | None) -> None:
-        if error is None:
-            self._publish(Notice(message="the app ended by itself with exit status 0: stopping in order"))
-            self._stop.set()
-        else:
+    def _app_ended(self, name: str, error: SupervisorError | None) -> None:
+        """Of several apps one that ends in order leaves the others to serve on."""
+        if error is not None:
             self._fail(error)
+            return
+        self._ended.add(name)
+        if left := [app for app in self._settings.app_names if app not in self._ended]:
+            text = f"the app {name!r} ended by itself with exit status 0 and stays stopped; {', '.join(left)} go on"
+            self._publish(Notice(message=text))
+            return
+        self._publish(Notice(message="the app ended by itself with exit status 0: stopping in order"))
+        self._stop.set()
 
     def _fail(self, error: SupervisorError) -> None:
         """End everything in order, with the error's exit code; the first one counts."""
@@ -357,7 +392,7 @@ class Daemon:
                     app.signal(number)
 
     def _apps(self) -> list[App]:
-        return list(self._parts.apps.values()) if self._parts is not None else []
+        return [part.app for part in self._parts.apps.values()] if self._parts is not None else []
 
     def _ask_stop(self, name: str) -> None:
         self._stop_signals += 1

@@ -104,7 +104,6 @@ class EmbeddedServices:
         traefik = EmbeddedTraefik(
             self._settings,
             state_dir=self._state.paths.state,
-            upstream_port=self._settings.port,
             ports=self._ports,
             environ=self._environ,
             report=tell_kept(self._publish),

@@ -215,14 +215,14 @@ class EngineServices:
         if not self._here:
             name = f"{settings.stack}-traefik"
             return TraefikReach(
-                upstream=f"http://{self.stack.alias}:{settings.port}",
+                app_address=self.stack.alias,
                 ping_base=f"http://{name}:{PING_PORT}",
                 web_host=name,
                 web_port=HTTP_PORT,
             )
         ping_port = self._ports.port("traefik-ping", 0)
         return TraefikReach(
-            upstream=f"http://host.docker.internal:{settings.port}",
+            app_address="host.docker.internal",
             hosts={"host.docker.internal": "host-gateway"},
             ping_host_port=ping_port,
             ping_base=f"http://{_LOOPBACK}:{ping_port}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -47,6 +48,17 @@ def _nobody(holding: Holding) -> None:
     """Of plain TCP nobody can be told anything."""
 
 
+def _limits(settings: Settings) -> FrontLimits:
+    return FrontLimits(
+        hold_seconds=settings.hold_seconds,
+        idle_seconds=settings.front_idle_seconds,
+        request_seconds=settings.front_head_seconds,
+        keep_alive_seconds=settings.front_keep_alive_seconds,
+        tunnel_seconds=settings.front_tunnel_seconds,
+        max_connections=settings.front_connections,
+    )
+
+
 class Fronts:
     """Raises ConfigurationError or PrivilegeError where a public port, or a front asked for by name, cannot be had."""
 
@@ -70,6 +82,7 @@ class Fronts:
         self._publish = publish
         self._redact = redact
         self.choice = choose_front(settings.front, find_haproxy(settings.haproxy_binary, self._path))
+        self._listeners: list[socket.socket] = []  # they stay open for the life of the process
         self._holders: dict[str, Holder] = {}
         self._haproxy: HAProxy | None = None
         self._fronts: dict[str, Front] = {}
@@ -123,21 +136,22 @@ class Fronts:
         self._holders[app].tell(replace(holding, reason=self._redact(holding.reason)))
 
     def _make_restarts(self, apps: Sequence[str]) -> None:
-        settings = self._settings
         for app in apps:
+            settings = self._settings.for_app(app)
             self._fronts[app] = RestartFront(
                 app, settings.port, in_use=settings.app_health != "none", redact=self._redact
             )
 
     def _make_proxies(self, apps: Sequence[str]) -> None:
-        settings = self._settings
         folder = self._state.paths.runtime / "front"
         make_folder(folder, mode=0o711)
         identity = self._identity(folder)
         owner = (identity.uid, identity.gid) if identity is not None else None
-        listeners = listen(settings.port)
         specs: list[AppFront] = []
         for app in apps:
+            settings = self._settings.for_app(app)
+            listeners = listen(settings.port)
+            self._listeners += listeners
             path = folder / f"{app}.sock"
             wire = Wire(settings.app_protocol)
             if wire is not Wire.TCP:
@@ -149,11 +163,10 @@ class Fronts:
                     public_fds=tuple(listener.fileno() for listener in listeners),
                     wire=wire,
                     hold_socket=str(path) if app in self._holders else "",
-                    limits=self._limits(),
+                    limits=_limits(settings),
                     trusted=trusted_networks(settings.trusted_proxies),
                 )
             )
-        self._listeners = listeners  # they stay open for the life of the process
         self._haproxy = HAProxy(
             specs,
             options=HAProxyOptions(
@@ -167,7 +180,7 @@ class Fronts:
             run=self._run_program,
             publish=self._publish,
         )
-        low, high = (int(word) for word in settings.app_ports.split("-"))
+        low, high = (int(word) for word in self._settings.app_ports.split("-"))
         ports = PortPool(low, high)
         for app in apps:
             self._fronts[app] = ProxyFront(
@@ -194,17 +207,6 @@ class Fronts:
             )
         )
         return None
-
-    def _limits(self) -> FrontLimits:
-        settings = self._settings
-        return FrontLimits(
-            hold_seconds=settings.hold_seconds,
-            idle_seconds=settings.front_idle_seconds,
-            request_seconds=settings.front_head_seconds,
-            keep_alive_seconds=settings.front_keep_alive_seconds,
-            tunnel_seconds=settings.front_tunnel_seconds,
-            max_connections=settings.front_connections,
-        )
 
     async def _run_program(self, command: Command) -> tuple[int, str]:
         return await run_and_quote(self._reaper, command, Ring(command.name), limit_seconds=_CHECK_SECONDS)

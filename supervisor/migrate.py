@@ -6,26 +6,27 @@ from supervisor.core.events import MigrationsFinished, Publish, Warned
 from supervisor.migrations.model import Migrations, Report
 
 
-async def migrate(migrations: Migrations | None, publish: Publish) -> None:
-    """Apply what is pending. Raises MigrationError."""
+async def migrate(app: str, migrations: Migrations | None, publish: Publish) -> None:
+    """Apply what is pending for `app`. Raises MigrationError."""
     if migrations is not None:
-        _tell(await migrations.apply(), publish)
+        _tell(app, await migrations.apply(), publish)
 
 
-async def contract(migrations: Migrations | None, publish: Publish) -> tuple[str, ...]:
-    """Apply what is due; gives their names. Raises MigrationError."""
+async def contract(app: str, migrations: Migrations | None, publish: Publish) -> tuple[str, ...]:
+    """Apply what is due for `app`; gives their names. Raises MigrationError."""
     if migrations is None:
         return ()
     report = await migrations.contract()
-    _tell(report, publish)
+    _tell(app, report, publish)
     return report.applied
 
 
-def _tell(report: Report, publish: Publish) -> None:
+def _tell(app: str, report: Report, publish: Publish) -> None:
     for warning in report.warnings:
         publish(Warned(message=warning))
     publish(
         MigrationsFinished(
+            app=app,
             kind=report.kind,
             applied=report.applied,
             already=report.already,

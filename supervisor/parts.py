@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from supervisor.app.app import App
+from supervisor.app.front.model import Front
 from supervisor.app.route import Route, RouteSpec
+from supervisor.app_environment import AppEnvironment
 from supervisor.app_home import AppHome
-from supervisor.app_plan import AppPlan, Surroundings, reloaded, restart_policy
+from supervisor.app_part import AppPart
+from supervisor.app_plan import Surroundings, restart_policy
 from supervisor.catalog import Catalog
 from supervisor.core.errors import SupervisorError
-from supervisor.core.events import Notice, Publish, Warned
+from supervisor.core.events import Publish
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.fronts import Fronts
@@ -19,10 +21,11 @@ from supervisor.process.output import OnLine, Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.services.runner import Watching
+from supervisor.services.traefik_files import ANY_HOST, routed_host
 from supervisor.state import State
-from supervisor.triggers.files import stamp
 
-APP = "app"
+OnEnd = Callable[[str, SupervisorError | None], None]
+"""Told an app's name when it ended for good and is not held; without an error it ended in order."""
 
 
 class Rings:
@@ -58,12 +61,12 @@ class Parts:
         placement: Placement,
         state: State,
         fronts: Fronts,
-        home: AppHome,
+        homes: Mapping[str, AppHome],
         reaper: Reaper,
         rings: Rings,
         publish: Publish,
         register_secret: Callable[[Secret], None],
-        on_app_end: Callable[[SupervisorError | None], None],
+        on_app_end: OnEnd,
         on_essential_failure: Callable[[SupervisorError], None],
     ) -> None:
         self.settings = settings
@@ -91,62 +94,65 @@ class Parts:
             watching=Watching(settings.watch_interval_seconds, settings.watch_timeout_seconds, settings.watch_retries),
             on_essential_failure=on_essential_failure,
         )
-        self.around = Surroundings(
-            runtime_dir=state.paths.runtime,
-            environ=environ,
+        # What the user's own services get is what belongs to no app.
+        shared = AppEnvironment(
+            settings,
+            environ,
             placement=placement,
             database_url=self.catalog.database_url,
             redis_url=self.catalog.redis_url,
-            hold=self.hold,
-            excuse=self.orchestrator.trouble,
-            reaper=reaper,
-            ring=rings.ring,
         )
-        self.plan = AppPlan(APP, settings, self.around, home)
-        if self.plan.environment.warning:
-            publish(Warned(message=self.plan.environment.warning))
-        self.catalog.fill(self.orchestrator, self.plan.environment, restart_policy(settings, "always"))
+        self.catalog.fill(self.orchestrator, shared, restart_policy(settings, "always"))
         if self.stack is not None:
             self.stack.restart_service = self._restart_service
         self.apps = {
-            APP: App(
-                self.plan.spec,
-                front=fronts.front(APP),
-                reaper=reaper,
-                ring=rings.ring(APP),
-                publish=publish,
-                on_end=on_app_end,
-            )
+            name: self._app_part(name, environ, homes[name], fronts.front(name), on_app_end)
+            for name in settings.app_names
         }
-        self.routes = self._routes()
-        self.trigger_path = settings.trigger_file or settings.app_dir / ".reload-trigger"
-        # Taken before anything is started: a touch during the boot is a wish for a reload, one before it is not.
-        self.trigger_seen = stamp(self.trigger_path)
+
+    def _app_part(self, name: str, environ: Mapping[str, str], home: AppHome, front: Front, on_end: OnEnd) -> AppPart:
+        settings = self.settings.for_app(name)
+        return AppPart(
+            name,
+            settings,
+            Surroundings(
+                runtime_dir=self.state.paths.runtime,
+                environ=environ,
+                placement=self.placement,
+                database_url=self.catalog.database_url,
+                redis_url=self.catalog.redis_url,
+                hold=self.hold,
+                excuse=self.orchestrator.trouble,
+                reaper=self.reaper,
+                ring=self.rings.ring,
+            ),
+            home=home,
+            front=front,
+            route=self._route(name, settings),
+            requires=self.settings.app_requires(name),
+            dumps=self.catalog.dumps,
+            publish=self._publish,
+            on_end=on_end,
+        )
+
+    def _route(self, name: str, settings: Settings) -> Route | None:
+        web, host = self.catalog.web, routed_host(self.settings, name)
+        if web is None or host is None:
+            return None
+        spec = RouteSpec(app=name, address=web.host, port=web.port, host=host if host != ANY_HOST else None)
+        return Route(spec, self._publish)
 
     async def _restart_service(self, name: str) -> None:
         await self.orchestrator.runner(name).restart()
 
-    def plan_again(self, settings: Settings) -> AppPlan:
-        """The app's plan by newly read settings; a wish that waits for the next start is told. See `AppPlan`."""
-        wanted, told = reloaded(self.plan.settings, settings)
-        if told:
-            self._publish(Notice(message=told))
-        return AppPlan(APP, wanted, self.around, self.plan.home)
-
-    def plan_in(self, home: AppHome) -> AppPlan:
-        """The app's plan in another release, by the settings in force. See `AppPlan`."""
-        return AppPlan(APP, self.plan.settings, self.around, home)
-
-    def _routes(self) -> dict[str, Route]:
-        web = self.catalog.web
-        if web is None:
-            return {}
-        spec = RouteSpec(app=APP, address=web.host, port=web.port, host=self.settings.app_host)
-        return {APP: Route(spec, self._publish)}
+    @property
+    def first(self) -> AppPart:
+        """The app that what belongs to all runs beside."""
+        return next(iter(self.apps.values()))
 
     def addresses(self) -> dict[str, str]:
         """Where things answer, for people; no secrets."""
-        found = {"app": f"http://127.0.0.1:{self.settings.port}"}
+        found = {name: f"http://127.0.0.1:{part.plan.settings.port}" for name, part in self.apps.items()}
         found.update(self.catalog.addresses())
         found["control_socket"] = str(self.state.paths.socket)
         found["state_dir"] = str(self.state.paths.state)

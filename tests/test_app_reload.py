@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,6 +27,17 @@ from supervisor.parts import Parts
 pytestmark = pytest.mark.anyio
 
 
+@dataclass(frozen=True)
+class Read:
+    """Settings that say something else of each app."""
+
+    disk: str
+    app_names: tuple[str, ...] = ("app",)
+
+    def for_app(self, name: str) -> str:
+        return self.disk
+
+
 class World:
     """The wiring's parts as far as a reload sees them; `did` is what was done, in order."""
 
@@ -38,7 +50,8 @@ class World:
         self.overs = 0
         self.spec = "spec before"
         self.last_reload = Report({"gate": 1.5}, 1, 2, 4)
-        self.parts = SimpleNamespace(apps={"app": self}, plan="before", plan_again=self._plan_again)
+        self.part = SimpleNamespace(name="app", app=self, plan="before", plan_again=self._plan_again)
+        self.parts = SimpleNamespace(apps={"app": self.part})
 
     @property
     def reload_all(self) -> AppReload:
@@ -50,12 +63,12 @@ class World:
         self.did.append("read")
         if self.unreadable is not None:
             raise self.unreadable
-        return cast(Loaded, SimpleNamespace(settings=self.disk))
+        return cast(Loaded, SimpleNamespace(settings=Read(self.disk)))
 
     def _plan_again(self, settings: str) -> Any:
         return SimpleNamespace(spec=f"spec {settings}", migrations=f"migrations {settings}")
 
-    async def _migrate(self, migrations: Migrations | None) -> None:
+    async def _migrate(self, app: str, migrations: Migrations | None) -> None:
         self.did.append(str(migrations))
         if self.migration is not None:
             raise self.migration
@@ -86,12 +99,12 @@ async def test_reload_reads_then_migrates_then_brings_the_code_then_proves_the_r
     assert list(outcome.phases) == ["settings", "migrations", "gate", "route"]
     assert outcome.phases["gate"] == 1.5
     assert outcome.detail == {"apps": {"app": {"generation_before": 1, "generation": 2, "most_waiting": 4}}}
-    assert world.parts.plan.spec == "spec one"
+    assert world.part.plan.spec == "spec one"
 
 
 async def test_canary_is_handed_to_the_app() -> None:
     world = World()
-    await world.reload_all.run(Canary(5, 60))
+    await world.reload_all.run("", Canary(5, 60))
     assert "spec one 5 %" in world.did
 
 
@@ -103,7 +116,7 @@ async def test_settings_that_cannot_be_read_reject_it_before_anything_is_done(er
     assert outcome.result is Result.REJECTED
     assert outcome.reason == f"the reload is rejected, the running app untouched: {error}"
     assert world.did == ["read"]
-    assert world.parts.plan == "before"
+    assert world.part.plan == "before"
 
 
 async def test_migration_that_fails_rejects_it_and_the_code_is_not_brought() -> None:
@@ -134,7 +147,7 @@ async def test_what_the_app_made_of_it_is_told_with_phases_and_generations(
     assert outcome.phases["gate"] == 1.5
     assert outcome.detail["apps"]["app"]["generation_before"] == 1
     assert "route" not in world.did
-    assert world.parts.plan == "before"
+    assert world.part.plan == "before"
 
 
 async def test_start_over_reads_and_migrates_again_and_the_last_plan_counts() -> None:
@@ -142,7 +155,7 @@ async def test_start_over_reads_and_migrates_again_and_the_last_plan_counts() ->
     world.overs = 1
     assert (await world.reload_all.run()).ok
     assert world.did == ["read", "migrations one", "spec one", "read", "migrations two", "spec two", "route"]
-    assert world.parts.plan.spec == "spec two"
+    assert world.part.plan.spec == "spec two"
 
 
 async def test_outcome_has_nothing_of_the_reload_before() -> None:
@@ -159,4 +172,4 @@ async def test_outcome_has_nothing_of_the_reload_before() -> None:
 def test_start_over_is_asked_of_the_apps(overs: int) -> None:
     world = World()
     world.overs = overs
-    assert world.reload_all.start_over() is bool(overs)
+    assert world.reload_all.start_over("") is bool(overs)

@@ -227,10 +227,11 @@ class RouteChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ReloadRequested(Event):
-    """Somebody asked for a reload; `merged` when it joined one that was already waiting."""
+    """Somebody asked for a reload, of `target` or of all apps; `merged` when it joined one that waited."""
 
     name: ClassVar[str] = "reload.requested"
     source: str
+    target: str = ""
     merged: bool = False
 
 
@@ -253,6 +254,7 @@ class MigrationsFinished(Event):
     """Pending migrations were applied; `applied` is empty when there were none."""
 
     name: ClassVar[str] = "migrations.finished"
+    app: str
     kind: str
     applied: tuple[str, ...]
     already: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from supervisor.core.events import (
@@ -30,12 +31,14 @@ _BROKEN = frozenset({ServiceState.FAILED, ServiceState.BACKOFF, ServiceState.STA
 class Facts:
     """What the decision needs."""
 
+    apps: tuple[str, ...] = ("app",)
     started: bool = False
     booted: bool = False
     stopping: bool = False
     serving: set[tuple[str, int]] = field(default_factory=set)
     """App and number of each generation that requests go to."""
-    app_held: str = ""
+    held: dict[str, str] = field(default_factory=dict)
+    """Why an app is held, by its name."""
     states: dict[str, tuple[ServiceState, str]] = field(default_factory=dict)
     healths: dict[str, tuple[Health, str]] = field(default_factory=dict)
 
@@ -45,11 +48,22 @@ class Facts:
             self.serving.discard((event.app, event.generation))
             if event.state is GenerationState.SERVING:
                 self.serving.add((event.app, event.generation))
-                self.app_held = ""
+                self.held.pop(event.app, None)
             return
         self.serving = {one for one in self.serving if one[0] != event.app}
         if isinstance(event, AppHeld):
-            self.app_held = event.reason
+            self.held[event.app] = event.reason
+
+    def why_held(self) -> str:
+        """Of one app alone the reason only."""
+        if len(self.apps) == 1:
+            return "".join(self.held.values())
+        return "; ".join(f"{app}: {why}" for app, why in sorted(self.held.items()))
+
+    def silent(self) -> dict[str, str]:
+        """Apps that do not serve, and why."""
+        serving = {app for app, _ in self.serving}
+        return {app: self.held.get(app, "it does not serve") for app in self.apps if app not in serving}
 
     def broken(self) -> dict[str, str]:
         """What does not work, by name, and why. A service stopped by hand is not broken."""
@@ -64,13 +78,13 @@ def decide(facts: Facts) -> tuple[OverallState, str]:
         return OverallState.STOPPING, ""
     if not facts.started:
         return OverallState.INITIALIZING, ""
-    if facts.app_held:
-        return OverallState.FAILED, facts.app_held
+    if facts.held and len(facts.held) == len(facts.apps):
+        return OverallState.FAILED, facts.why_held()
     if not facts.booted:
         return OverallState.STARTING, ""
     if not facts.serving:
         return OverallState.DEGRADED, "the app does not serve"
-    broken = facts.broken()
+    broken = {**facts.silent(), **facts.broken()}
     if broken:
         return OverallState.DEGRADED, "; ".join(f"{name}: {why}" for name, why in sorted(broken.items()))
     return OverallState.RUNNING, ""
@@ -79,9 +93,9 @@ def decide(facts: Facts) -> tuple[OverallState, str]:
 class OverallFold:
     """Subscribe it last: it publishes its own event from within others."""
 
-    def __init__(self, publish: Publish) -> None:
+    def __init__(self, publish: Publish, *, apps: Iterable[str] = ("app",)) -> None:
         self._publish = publish
-        self._facts = Facts()
+        self._facts = Facts(apps=tuple(apps))
         self.state, self.reason = decide(self._facts)
 
     def stopping(self) -> None:

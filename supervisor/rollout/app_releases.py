@@ -10,12 +10,12 @@ from pathlib import Path
 import anyio
 
 from supervisor.app_home import AppHome
+from supervisor.app_part import AppPart
 from supervisor.app_plan import AppPlan
 from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
 from supervisor.core.events import Event, Notice, Publish, ReleaseActive, Warned
 from supervisor.core.requests import Outcome, Result
 from supervisor.core.settings import Settings
-from supervisor.parts import Parts
 from supervisor.process.reaper import Reaper
 from supervisor.releases.base import Base
 from supervisor.releases.layout import Layout
@@ -61,7 +61,7 @@ class AppReleases:
         self._turn = turn
         self._publish = publish
         self._homes = Homes(settings, self.updates, self._base, publish)
-        self._parts: Parts | None = None
+        self._part: AppPart | None = None
         self._told: ReleaseActive | None = None
         self._probation = Probation(
             name, self.updates, settings.release_probation_seconds, go_back=self._go_back, publish=publish
@@ -71,7 +71,7 @@ class AppReleases:
 
     def _live(self) -> set[str]:
         """Releases that generations may run from: a bake's end and a drain are never longer than a few minutes."""
-        home = self._parts.plan.home if self._parts is not None else AppHome()
+        home = self._part.plan.home if self._part is not None else AppHome()
         return {home.tree.name} if home.tree is not None else set()
 
     async def open(self) -> AppHome:
@@ -83,19 +83,19 @@ class AppReleases:
             await prove_mounting(self.layout, self._settings.app_dir, self.reaper, self._environ)
         return await self._homes.first()
 
-    def connect(self, parts: Parts) -> None:
+    def connect(self, part: AppPart) -> None:
         """From now on releases can be applied."""
-        self._parts = parts
+        self._part = part
 
     @property
     def is_connected(self) -> bool:
         """Whether `connect` was called."""
-        return self._parts is not None
+        return self._part is not None
 
-    def _connected(self) -> Parts:
-        if self._parts is None:
+    def _connected(self) -> AppPart:
+        if self._part is None:
             raise RejectedError("the stack still boots; wait for it")
-        return self._parts
+        return self._part
 
     def is_on_trial(self) -> bool:
         """Whether what is active was not confirmed yet."""
@@ -103,10 +103,10 @@ class AppReleases:
 
     async def retreat(self, reason: str) -> AppPlan | None:
         """Give up a release on trial that does not start; gives the plan of the good one, None without a trial."""
-        if self._parts is None or not await self.updates.give_up_trial(reason):
+        if self._part is None or not await self.updates.give_up_trial(reason):
             return None
         self._publish(Warned(message=f"the release on trial did not start and is rolled back: {reason}"))
-        return self._parts.plan_in(await self._homes.active())
+        return self._part.plan_in(await self._homes.active())
 
     async def runtimes(self, names: Iterable[str]) -> dict[str, str]:
         """The versions of those of the programs that we know and that are here, as the app would find them."""
@@ -115,7 +115,7 @@ class AppReleases:
     def _database(self) -> Database:
         return Database(
             name=self.name,
-            parts=self._connected(),
+            part=self._connected(),
             layout=self.layout,
             turn=self._turn,
             publish=self._publish,
@@ -123,13 +123,13 @@ class AppReleases:
         )
 
     def _steps(self) -> Steps:
-        parts, database = self._connected(), self._database()
-        identity = parts.plan.environment.identity
+        part, database = self._connected(), self._database()
+        identity = part.plan.environment.identity
         return Steps(
             unpack=Unpacking(self.name, self.reaper, self._publish),
             fill=self._base,
             schema=database,
-            candidate=Trial(self.name, parts, self._turn, self._settings.release_bake_seconds),
+            candidate=Trial(self.name, part, self._turn, self._settings.release_bake_seconds),
             space=Room(self.layout.root, self.updates.make_room, database.bytes_needed),
             owner=(identity.uid, identity.gid) if identity is not None else None,
         )
@@ -144,7 +144,7 @@ class AppReleases:
     async def roll_back(self, target: str, actor: str) -> Outcome:
         """Back to a release that was good before; from one in its bake to the one it replaces, at once."""
         reason = f"rolled back by {actor}"
-        if not target and self._parts is not None and self._parts.apps[self.name].reject(reason):
+        if not target and self._part is not None and self._part.app.reject(reason):
             started, before = anyio.current_time(), self.updates.state.active
             await self.updates.at_rest()
             return Outcome(

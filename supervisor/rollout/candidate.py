@@ -9,10 +9,10 @@ from pathlib import Path
 from supervisor.app.app import App
 from supervisor.app.spec import AppSpec
 from supervisor.app_home import AppHome
+from supervisor.app_part import AppPart
 from supervisor.app_plan import AppPlan
 from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
 from supervisor.core.requests import Request, Verb
-from supervisor.parts import Parts
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import of_disk
 
@@ -24,7 +24,7 @@ class Trial:
     """Brings a release into service in a `turn` of the controller. See `Candidate`."""
 
     name: str
-    parts: Parts
+    part: AppPart
     turn: Turn
     bake_seconds: float
 
@@ -40,9 +40,9 @@ class Trial:
         await self.turn(Request(Verb.RELOAD, "release", self.name), work)
 
     async def _work(self, home: AppHome, commit: Callable[[], Awaitable[None]]) -> None:
-        app, before = self.parts.apps[self.name], self.parts.plan
+        app, before = self.part.app, self.part.plan
         try:
-            plan = self.parts.plan_in(home)
+            plan = self.part.plan_in(home)
         except SupervisorError as error:
             raise RejectedError(str(error)) from error
         try:
@@ -51,7 +51,7 @@ class Trial:
             raise
         except SupervisorError as error:
             await self._start_again(app, before, str(error))
-        self.parts.plan = plan
+        self.part.plan = plan
 
     def _patient(self, spec: AppSpec) -> AppSpec:
         return replace(spec, limits=replace(spec.limits, bake_seconds=self.bake_seconds))

@@ -10,11 +10,11 @@ import anyio
 import anyio.to_thread
 
 from supervisor.app_home import AppHome
+from supervisor.app_part import AppPart
 from supervisor.core.errors import SupervisorError
 from supervisor.core.events import Notice, Publish
 from supervisor.core.requests import Request, Verb
 from supervisor.migrate import contract, migrate
-from supervisor.parts import Parts
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import ReleaseError, of_disk
@@ -30,7 +30,7 @@ class Database:
     """See `Schema` and `Contracts`. `now` gives the time in UTC as text."""
 
     name: str
-    parts: Parts
+    part: AppPart
     layout: Layout
     turn: Turn
     publish: Publish
@@ -85,7 +85,7 @@ class Database:
         return snapshot
 
     def _dumps(self) -> DatabaseDumps:
-        found = self.parts.catalog.dumps()
+        found = self.part.dumps()
         if found is None:
             raise ReleaseError(
                 "cannot save the database: the release asks for it, and there is none; set DATABASE_URL, run with "
@@ -95,11 +95,11 @@ class Database:
 
     async def expand(self, tree: Path, manifest: Manifest) -> None:
         """Apply what is pending in the release's tree. Raises MigrationError, UnreachableError, ConfigurationError."""
-        await migrate(self.parts.plan_in(AppHome(tree, manifest)).migrations, self.publish)
+        await migrate(self.name, self.part.plan_in(AppHome(tree, manifest)).migrations, self.publish)
 
     async def due(self) -> tuple[str, ...] | None:
         """See `Contracts`. Raises MigrationError, UnreachableError."""
-        migrations = self.parts.plan.migrations
+        migrations = self.part.plan.migrations
         return await migrations.due() if migrations is not None else ()
 
     async def apply(self) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Database:
         applied: list[str] = []
 
         async def work() -> None:
-            applied.extend(await contract(self.parts.plan.migrations, self.publish))
+            applied.extend(await contract(self.name, self.part.plan.migrations, self.publish))
 
         await self.turn(Request(Verb.RELOAD, "release", self.name), work)
         return tuple(applied)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.core.errors import ConfigurationError
-from supervisor.core.settings import variable
+from supervisor.core.settings import Settings, variable
 from supervisor.store.files import Generated, make_folder, write_generated
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 _MAX_HOST = 253
+ANY_HOST = "*"
 _YEAR_SECONDS = 31_536_000
 
 READY_PATH = "/supervisor-ready"
@@ -20,9 +21,41 @@ CERT_COPY = "certs/cert.pem"
 KEY_COPY = "certs/key.pem"
 
 
+@dataclass(frozen=True)
+class AppRoute:
+    """The way to one app: the router's and service's name, the app's URL, and for which host."""
+
+    name: str
+    upstream: str
+    host: str = ANY_HOST
+
+
+def routed_host(settings: Settings, app: str) -> str | None:
+    """For which host requests go to `app`: a name, `*` for any, None where none go there.
+
+    One app alone gets what no host is named for. Of several each has its own, or `*`, or is not for the outside.
+    """
+    host = settings.for_app(app).app_host
+    if host is None:
+        return ANY_HOST if len(settings.app_names) == 1 else None
+    return host
+
+
+def routes_of(settings: Settings, address: str) -> tuple[AppRoute, ...]:
+    """The routes to all apps, whose public ports Traefik reaches at `address`."""
+    names = settings.app_names
+    found: list[AppRoute] = []
+    for app in names:
+        host = routed_host(settings, app)
+        if host is not None:
+            name = settings.stack if len(names) == 1 else f"{settings.stack}-{app}"
+            found.append(AppRoute(name, f"http://{address}:{settings.for_app(app).port}", host))
+    return tuple(found)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraefikOptions:
-    """What the files depend on. `upstream` is the app's URL; `http_port` and `https_port` are what Traefik listens on.
+    """What the files depend on. `http_port` and `https_port` are what Traefik listens on.
 
     `private_address` is where ping and dashboard listen, empty for all of a container's own addresses.
     `public_https_port` is what clients use where that is another port. `seen_as` is the folder's path as Traefik sees
@@ -32,14 +65,13 @@ class TraefikOptions:
 
     folder: Path
     stack: str
-    upstream: str
+    routes: tuple[AppRoute, ...]
     http_port: int
     https_port: int
     ping_port: int
     private_address: str = "127.0.0.1"
     public_https_port: int | None = None
     seen_as: Path | None = None
-    host: str | None = None
     dashboard_port: int | None = None
     acme_email: str | None = None
     cert_file: Path | None = None
@@ -153,30 +185,38 @@ def ready_text() -> str:
 
 
 def routes_text(options: TraefikOptions) -> str:
-    """The routes to the app: plain and TLS; with a certificate the plain one only redirects.
+    """The routes to the apps: plain and TLS; with a certificate the plain one only redirects.
 
     Without one the TLS route still answers, with the certificate Traefik makes up.
     """
-    stack = options.stack
-    plain = "redirect-to-https" if options.https else "security-headers"
-    rule = f"      rule: {_quoted(rule_of(options.host))}"
+    if not options.routes:
+        return _joined(_certificate_lines(options))
     lines = ["http:", "  routers:"]
+    for route in options.routes:
+        lines += _router_lines(route, options)
+    lines.append("  services:")
+    for route in options.routes:
+        lines += [
+            f"    {_quoted(route.name)}:",
+            "      loadBalancer:",
+            "        passHostHeader: true",
+            "        servers:",
+            f"          - url: {_quoted(route.upstream)}",
+        ]
+    return _joined(lines + _certificate_lines(options))
+
+
+def _router_lines(route: AppRoute, options: TraefikOptions) -> list[str]:
+    rule = f"      rule: {_quoted(rule_of(route.host))}"
+    plain = "redirect-to-https" if options.https else "security-headers"
+    lines: list[str] = []
     for name, entry_point, middleware in (
-        (f"{stack}-web", "web", plain),
-        (f"{stack}-websecure", "websecure", "security-headers"),
+        (f"{route.name}-web", "web", plain),
+        (f"{route.name}-websecure", "websecure", "security-headers"),
     ):
         lines += [f"    {_quoted(name)}:", rule, "      entryPoints:", f"        - {entry_point}"]
-        lines += ["      middlewares:", f"        - {middleware}", f"      service: {_quoted(stack)}"]
-    lines += ["      tls:", "        certResolver: letsencrypt"] if options.acme_email else ["      tls: {}"]
-    lines += [
-        "  services:",
-        f"    {_quoted(stack)}:",
-        "      loadBalancer:",
-        "        passHostHeader: true",
-        "        servers:",
-        f"          - url: {_quoted(options.upstream)}",
-    ]
-    return _joined(lines + _certificate_lines(options))
+        lines += ["      middlewares:", f"        - {middleware}", f"      service: {_quoted(route.name)}"]
+    return lines + (["      tls:", "        certResolver: letsencrypt"] if options.acme_email else ["      tls: {}"])
 
 
 def _certificate_lines(options: TraefikOptions) -> list[str]:
@@ -220,9 +260,9 @@ def middlewares_text(options: TraefikOptions) -> str:
     return _joined(lines)
 
 
-def rule_of(host: str | None) -> str:
+def rule_of(host: str) -> str:
     """The router's rule. Raises ConfigurationError for a host that is none: it stands between backticks in a rule."""
-    if host is None:
+    if host == ANY_HOST:
         return "PathPrefix(`/`)"
     if len(host) > _MAX_HOST or not _HOST.fullmatch(host):
         raise ConfigurationError(

@@ -229,6 +229,8 @@ def test_orphans_are_asked_for_when_the_document_is_made() -> None:
 
 
 def test_migrations_are_shown() -> None:
-    document = _folded(events.MigrationsFinished(kind="sql", applied=("0001_a.sql",), already=3, elapsed_seconds=0.2))
+    document = _folded(
+        events.MigrationsFinished(app="app", kind="sql", applied=("0001_a.sql",), already=3, elapsed_seconds=0.2)
+    )
     assert document["migrations"]["applied"] == ("0001_a.sql",)
     assert document["migrations"]["already"] == 3

@@ -77,7 +77,7 @@ class Place:
     def database(self) -> Database:
         return Database(
             name="app",
-            parts=cast(Any, self.parts),
+            part=cast(Any, self.parts),
             layout=self.layout,
             turn=self.turn,
             publish=self.events.append,

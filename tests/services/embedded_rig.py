@@ -91,7 +91,6 @@ class Rig:
         server = EmbeddedTraefik(
             settings_of(),
             state_dir=self.state,
-            upstream_port=1,  # not used: the options below have their own
             ports=self.ports,
             # No test may reach a real certificate authority.
             environ={**os.environ, "HTTPS_PROXY": "http://127.0.0.1:1"},

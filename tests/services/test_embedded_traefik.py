@@ -26,7 +26,6 @@ def embedded(state: Path, reported: list[Generated], **values: object) -> Embedd
     return EmbeddedTraefik(
         settings_of(**values),
         state_dir=state,
-        upstream_port=1,
         ports=ports,
         environ={**os.environ, "DATABASE_URL": "postgresql://app:s3cret@x/y"},
         report=reported.append,

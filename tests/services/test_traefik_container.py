@@ -42,14 +42,14 @@ from tests.services.embedded_rig import answered, settings_of
 pytestmark = pytest.mark.anyio
 
 REACH = TraefikReach(
-    upstream="http://host.docker.internal:3000",
+    app_address="host.docker.internal",
     hosts={"host.docker.internal": "host-gateway"},
     ping_host_port=18082,
     ping_base="http://127.0.0.1:18082",
     web_host="127.0.0.1",
     web_port=80,
 )
-ON_NETWORK = replace(REACH, hosts={}, ping_host_port=None, upstream="http://notes-app:3000")
+ON_NETWORK = replace(REACH, hosts={}, ping_host_port=None, app_address="notes-app")
 Labels = dict[str, str]
 
 
@@ -227,11 +227,11 @@ def test_what_is_taken_back_never_takes_the_place_of_a_users_file(tmp_path: Path
 
 def test_proxy_for_certificates_is_never_between_traefik_and_the_app() -> None:
     environ = {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "a.example", "HTTP_PROXY": "http://p:1", "PATH": "/bin"}
-    assert passed_on(environ, upstream="http://notes-app:3000") == {
+    assert passed_on(environ, beside_proxy="notes-app") == {
         "HTTPS_PROXY": "http://p:1",
         "NO_PROXY": "a.example,notes-app",
     }
-    assert passed_on({"NO_PROXY": "x"}, upstream="http://notes-app:3000") == {}
+    assert passed_on({"NO_PROXY": "x"}, beside_proxy="notes-app") == {}
 
 
 def test_settings_decide_the_spec(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ class Stack:
         port, ping = self.values["http_port"], self.values.pop("ping_port", None) or self.ping
         self.ping = ping
         reach = TraefikReach(
-            upstream=f"http://{self.share.name('app')}:3000",
+            app_address=self.share.name("app"),
             ping_host_port=ping,
             ping_base=f"http://127.0.0.1:{ping}",
             web_host="127.0.0.1",

@@ -22,6 +22,8 @@ from supervisor.core.errors import ConfigurationError
 from supervisor.probe.verdict import Answer
 from supervisor.services.ports import pick_free
 from supervisor.services.traefik_files import (
+    ANY_HOST,
+    AppRoute,
     TraefikOptions,
     middlewares_text,
     routes_text,
@@ -45,7 +47,7 @@ def options_in(folder: Path, **values: object) -> TraefikOptions:
     base = TraefikOptions(
         folder=folder,
         stack="dokploy",
-        upstream="http://127.0.0.1:1",
+        routes=(AppRoute("dokploy", "http://127.0.0.1:1"),),
         http_port=http_port,
         https_port=https_port,
         ping_port=ping_port,
@@ -99,10 +101,12 @@ async def echo(stream: SocketStream) -> None:
 
 
 @asynccontextmanager
-async def traefik(**values: object) -> AsyncIterator[TraefikOptions]:
+async def traefik(host: str = ANY_HOST, **values: object) -> AsyncIterator[TraefikOptions]:
     """A real Traefik on the generated files, with the app behind it; its log must be empty of complaints."""
     async with open_rig() as rig, serve(echo) as upstream_port:
-        options = options_in(rig.state / "traefik", upstream=f"http://127.0.0.1:{upstream_port}", **values)
+        options = options_in(
+            rig.state / "traefik", routes=(AppRoute("dokploy", f"http://127.0.0.1:{upstream_port}", host),), **values
+        )
         server = rig.traefik(options)
         child = rig.spawn(await server.prepare())
         await answered(server.probe, Answer.GOOD)
@@ -189,7 +193,10 @@ async def test_dashboard_is_off_unless_asked_for() -> None:
 async def test_changed_routes_are_taken_over_without_a_restart() -> None:
     async with traefik(host="app.example") as options:
         await routed(options)
-        results = {one.path.name: one.result for one in write(replace(options, host="new.example"))}
+        results = {
+            one.path.name: one.result
+            for one in write(replace(options, routes=(replace(options.routes[0], host="new.example"),)))
+        }
         assert results == {
             "traefik.yml": Written.UNCHANGED,
             "middlewares.yml": Written.UNCHANGED,

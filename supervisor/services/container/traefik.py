@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -28,7 +27,7 @@ from supervisor.services.container.files import GONE, ContainerFolder, File
 from supervisor.services.container.plan import ContainerWish, Published
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm.spec import Owner
-from supervisor.services.traefik_files import CERT_COPY, KEY_COPY, TraefikOptions, write
+from supervisor.services.traefik_files import CERT_COPY, KEY_COPY, TraefikOptions, routes_of, write
 from supervisor.services.traefik_probe import probe_traefik
 from supervisor.store.files import Generated, is_untouched, make_folder, write_atomic
 
@@ -55,12 +54,12 @@ _LOOPBACK = "127.0.0.1"
 class TraefikReach:
     """How Traefik and we reach each other in this mode.
 
-    `upstream` is the app's URL as Traefik reaches it, with extra names in `hosts`; `ping_base` the URL of its ping port
-    as we do; `web_host` and `web_port` are its web entry point as we reach it. Where `ping_host_port` is set, ports
-    that are not public are published on the engine's loopback, which is ours too then.
+    `app_address` is where Traefik reaches the apps' ports, with extra names in `hosts`; `ping_base` the URL of its ping
+    port as we do; `web_host` and `web_port` are its web entry point as we reach it. With `ping_host_port`, ports that
+    are not public are published on the engine's loopback, which is ours too then.
     """
 
-    upstream: str
+    app_address: str
     hosts: Mapping[str, str] = field(default_factory=dict)
     ping_host_port: int | None = None
     ping_base: str
@@ -97,7 +96,7 @@ class EngineTraefik:
         self._owner = owner
         self._resolve = resolve
         self._network = network
-        self._env = passed_on(environ, upstream=reach.upstream)
+        self._env = passed_on(environ, beside_proxy=reach.app_address)
         self._report = report
         self._tell = tell
         self._inside = ContainerFolder(engine, str(SEEN_AS))
@@ -135,14 +134,13 @@ class EngineTraefik:
         return TraefikOptions(
             folder=self.folder,
             stack=settings.stack,
-            upstream=self.reach.upstream,
+            routes=routes_of(settings, self.reach.app_address),
             http_port=HTTP_PORT,
             https_port=HTTPS_PORT,
             public_https_port=settings.https_port or HTTPS_PORT,
             ping_port=PING_PORT,
             private_address="",
             seen_as=SEEN_AS,
-            host=settings.app_host,
             dashboard_port=DASHBOARD_PORT if settings.traefik_dashboard else None,
             acme_email=settings.acme_email,
             cert_file=settings.tls_cert_file,
@@ -284,12 +282,12 @@ class EngineTraefik:
             await anyio.sleep(interval_seconds)
 
 
-def passed_on(environ: Mapping[str, str], *, upstream: str) -> dict[str, str]:
+def passed_on(environ: Mapping[str, str], *, beside_proxy: str) -> dict[str, str]:
     """What Traefik gets of our environment: the zone, and the way to a certificate authority, not to the app."""
     env = {name: environ[name] for name in ("TZ", "HTTPS_PROXY", "https_proxy") if name in environ}
     if len(env) > ("TZ" in env):
         beside = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
-        env["NO_PROXY"] = ",".join(part for part in (beside, urlsplit(upstream).hostname) if part)
+        env["NO_PROXY"] = ",".join(part for part in (beside, beside_proxy) if part)
     return env
 
 

@@ -17,7 +17,7 @@ from supervisor.process.procfs import describe_port_owner
 from supervisor.services.binaries import find_traefik, system_places
 from supervisor.services.ports import LOOPBACK, PortBook, bind_error
 from supervisor.services.spec import ServiceSpec
-from supervisor.services.traefik_files import TraefikOptions, write
+from supervisor.services.traefik_files import TraefikOptions, routes_of, write
 from supervisor.services.traefik_probe import probe_traefik
 from supervisor.store.files import Generated
 
@@ -48,13 +48,11 @@ class EmbeddedTraefik:
         settings: Settings,
         *,
         state_dir: Path,
-        upstream_port: int,
         ports: PortBook,
         environ: Mapping[str, str],
         report: Callable[[Generated], None],
     ) -> None:
         self._settings = settings
-        self._upstream_port = upstream_port
         self._ports = ports
         self._path = environ.get("PATH", os.defpath)
         self._env = {"PATH": self._path} | passed_on(environ)
@@ -105,11 +103,10 @@ class EmbeddedTraefik:
         return TraefikOptions(
             folder=self.folder,
             stack=settings.stack,
-            upstream=f"http://{LOOPBACK}:{self._upstream_port}",
+            routes=routes_of(settings, LOOPBACK),
             http_port=self.entry_ports.http,
             https_port=self.entry_ports.https,
             ping_port=self.ping_port,
-            host=settings.app_host,
             dashboard_port=self.dashboard_port,
             acme_email=settings.acme_email,
             cert_file=settings.tls_cert_file,

@@ -1,0 +1,70 @@
+"""One app of the stack: what runs it, and how it is planned. Wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from supervisor.app.app import App
+from supervisor.app.front.model import Front
+from supervisor.app.route import Route
+from supervisor.app_home import AppHome
+from supervisor.app_plan import AppPlan, Surroundings, reloaded
+from supervisor.core.errors import SupervisorError
+from supervisor.core.events import Notice, Publish, Warned
+from supervisor.core.settings import Settings
+from supervisor.triggers.files import stamp
+
+if TYPE_CHECKING:
+    from supervisor.services.dump.dump import DatabaseDumps
+
+
+class AppPart:
+    """`plan` is what is in force. Raises ConfigurationError for what cannot be built."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        around: Surroundings,
+        *,
+        home: AppHome,
+        front: Front,
+        route: Route | None,
+        requires: tuple[str, ...],
+        dumps: Callable[[], DatabaseDumps | None],
+        publish: Publish,
+        on_end: Callable[[str, SupervisorError | None], None],
+    ) -> None:
+        self.name = name
+        self.route = route
+        self.requires = requires
+        """Other apps that serve before it is started."""
+        self.dumps = dumps
+        self._around = around
+        self._publish = publish
+        self.plan = AppPlan(name, settings, around, home)
+        if self.plan.environment.warning:
+            publish(Warned(message=self.plan.environment.warning))
+        self.app = App(
+            self.plan.spec,
+            front=front,
+            reaper=around.reaper,
+            ring=around.ring(name),
+            publish=publish,
+            on_end=lambda error: on_end(name, error),
+        )
+        self.trigger_path = settings.trigger_file or settings.app_dir / ".reload-trigger"
+        # Taken before anything is started: a touch during the boot is a wish for a reload, one before it is not.
+        self.trigger_seen = stamp(self.trigger_path)
+
+    def plan_again(self, settings: Settings) -> AppPlan:
+        """Its plan by newly read settings of its own; a wish that waits for the next start is told. See `AppPlan`."""
+        wanted, told = reloaded(self.plan.settings, settings)
+        if told:
+            self._publish(Notice(message=told))
+        return AppPlan(self.name, wanted, self._around, self.plan.home)
+
+    def plan_in(self, home: AppHome) -> AppPlan:
+        """Its plan in another release, by the settings in force. See `AppPlan`."""
+        return AppPlan(self.name, self.plan.settings, self._around, home)

@@ -1,0 +1,92 @@
+"""The variables of every app, looked up in what this supervisor was given, knows and keeps. Wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.app_environment import read_env_file
+from supervisor.built_in import Web
+from supervisor.core.secret import Secret
+from supervisor.core.settings import PREFIX, AppEnv, Settings
+from supervisor.environment.bindings import WELL_KNOWN, Facts
+from supervisor.environment.resolve import Resolved, Wanted, resolve
+from supervisor.services.traefik_files import ANY_HOST, routed_host
+from supervisor.store.app_secrets import AppSecrets
+
+_OF_SERVICES = ("DATABASE_URL", "REDIS_URL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppVariables:
+    """`database_url` and `redis_url` give an app's own. With `make`, what is to be made is made and kept."""
+
+    environ: Mapping[str, str]
+    secrets_folder: Path
+    database_url: Callable[[str], Secret | None]
+    redis_url: Callable[[str], Secret | None]
+    web: Web | None = None
+    make: bool = True
+
+    def of(self, app: str, settings: Settings) -> Resolved:
+        """Those of one app, by its own settings. Raises ConfigurationError for files that cannot be read."""
+        kept = AppSecrets(self.secrets_folder, app)
+        facts = self._facts(app, settings)
+        wanted = Wanted(
+            app=app,
+            declared=declared(settings, app),
+            facts=facts,
+            bindings=WELL_KNOWN,
+            external=self._external(app, settings, facts),
+            given=kept.given(),
+        )
+        return resolve(wanted, kept.make if self.make else lambda name: Secret("-" * 43))
+
+    def _facts(self, app: str, settings: Settings) -> Facts:
+        names = [name for name in settings.app_names if name != app]
+        return Facts(
+            stage="production",
+            port=settings.port,
+            public_url=self._public_url(app, settings),
+            origins=tuple(self._public_url(name, settings) for name in names),
+            database_url=self.database_url(app),
+            redis_url=self.redis_url(app),
+        )
+
+    def _public_url(self, app: str, settings: Settings) -> str:
+        """Where people reach it: through the proxy by its host, else on its own port."""
+        host = routed_host(settings, app) if self.web is not None else None
+        if self.web is None or host in (None, ANY_HOST):
+            return f"http://localhost:{settings.ports_of_apps.get(app, settings.port)}"
+        secure = settings.acme_email is not None or settings.tls_cert_file is not None
+        address = self.web.addresses["traefik_https" if secure else "traefik_http"]
+        port = address.rsplit(":", 1)[1]
+        scheme = "https" if secure else "http"
+        return f"{scheme}://{host}" if port == {"https": "443", "http": "80"}[scheme] else f"{scheme}://{host}:{port}"
+
+    def _external(self, app: str, settings: Settings, facts: Facts) -> dict[str, str]:
+        """What we were given: our environment before the app's file, without what only others declare."""
+        others = names_of_others(settings, app)
+        given = {
+            name: value for name, value in self.environ.items() if not name.startswith(PREFIX) and name not in others
+        }
+        from_file = read_env_file(settings.env_file) if settings.env_file is not None else {}
+        ours = {name for name, url in zip(_OF_SERVICES, (facts.database_url, facts.redis_url), strict=True) if url}
+        return {name: value for name, value in from_file.items() if name not in ours} | given
+
+
+def declared(settings: Settings, app: str) -> AppEnv:
+    """What the app's table says that it needs; nothing where there is none."""
+    return settings.apps[app].env if app in settings.apps else AppEnv()
+
+
+def names_of_others(settings: Settings, app: str) -> frozenset[str]:
+    """Variables that apps beside this one declare, and this one does not: they are none of its business."""
+
+    def names(one: str) -> set[str]:
+        env = declared(settings, one)
+        return {*env.needed, *env.optional}
+
+    others = {name for other in settings.apps if other != app for name in names(other)}
+    return frozenset(others - names(app))
