@@ -12,6 +12,7 @@ import typer
 
 from supervisor.cli.app import app as command_line
 from supervisor.commands import reference
+from supervisor.commands.reference_groups import GROUPS
 from supervisor.commands.run import parser
 from supervisor.core import settings as model
 from supervisor.core.errors import ExitCode
@@ -61,8 +62,8 @@ def test_the_settings_reference_is_in_step_with_the_model() -> None:
 
 
 def test_every_setting_is_in_one_group_of_the_reference() -> None:
-    grouped = [name for fields in reference.GROUPS.values() for name in fields]
-    assert sorted(grouped) == sorted(Settings.model_fields.keys() - {"user_services"})
+    grouped = [name for fields in GROUPS.values() for name in fields]
+    assert sorted(grouped) == sorted(model.plain_fields())
 
 
 def test_a_row_has_variable_aliases_key_what_it_takes_default_and_meaning() -> None:
@@ -75,7 +76,7 @@ def test_a_row_has_variable_aliases_key_what_it_takes_default_and_meaning() -> N
         for row in rows
     )
     assert any("`DATABASE_URL`, `SUPERVISOR_DATABASE_URL_FILE`, `DATABASE_URL_FILE`" in row for row in rows)
-    for name in Settings.model_fields.keys() - {"user_services"}:
+    for name in model.plain_fields():
         assert sum(row.startswith(f"| `{model.variable(name)}` |") for row in rows) == 1
     for name in UserService.model_fields:
         assert any(row.startswith(f"| `{name}` |") for row in rows)
@@ -98,8 +99,8 @@ def test_a_document_without_the_marks_is_refused() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_variable_of_ours_that_is_named_is_real(path: Path) -> None:
-    real = {model.variable(name) for name in Settings.model_fields} | model._NOT_SETTINGS
-    real |= {f"{model.variable(name)}_FILE" for name in model._secret_fields()}
+    real = {model.variable(name) for name in Settings.model_fields} | model.NOT_SETTINGS
+    real |= {f"{model.variable(name)}_FILE" for name in model.secret_fields()}
     for file in (REPOSITORY / "examples").glob("*/Dockerfile"):
         real |= set(re.findall(r"^ARG (SUPERVISOR_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"\bSUPERVISOR_[A-Z0-9_]*[A-Z0-9]\b", path.read_text(encoding="utf-8")))

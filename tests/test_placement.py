@@ -26,7 +26,7 @@ def elsewhere() -> Iterator[str]:
 
 
 async def place(tmp_path: Path, **values: object) -> tuple[Placement, list[Event]]:
-    settings = Settings(state_dir=tmp_path / "state", runtime_dir=tmp_path / "run", **values)  # type: ignore[arg-type]
+    settings = Settings(state_dir=tmp_path / "state", runtime_dir=tmp_path / "run", **values)
     told: list[Event] = []
     return await find_placement(settings, {"PATH": "/nowhere"}, State(Paths.of(settings, {})), told.append), told
 

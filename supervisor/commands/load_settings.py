@@ -86,9 +86,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _resolve_app_dir(toml: dict[str, Any], folder: Path) -> None:
-    """`app_dir` in the file is meant from the file's own folder."""
-    if isinstance(toml.get("app_dir"), str):
-        toml["app_dir"] = str((folder / toml["app_dir"]).resolve())
+    """`app_dir` in the file, and an app's `dir`, are meant from the file's own folder."""
+    apps = toml.get("apps")
+    tables = [table for table in apps.values() if isinstance(table, dict)] if isinstance(apps, dict) else []
+    for table, key in ((toml, "app_dir"), *((table, "dir") for table in tables)):
+        if isinstance(table.get(key), str):
+            table[key] = str((folder / table[key]).resolve())
 
 
 def _read_secrets(files: Mapping[str, tuple[str, str]]) -> tuple[dict[str, str], list[str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,155 +18,30 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from supervisor.commands.reference_groups import GROUPS
 from supervisor.core import settings as model
 from supervisor.core.errors import ExitCode
-from supervisor.core.settings import Settings, UserService
+from supervisor.core.settings import AppDatabase, AppEnv, AppRedis, AppSettings, AppVariable, Settings, UserService
+from supervisor.core.settings.app import SETTING_OF
+from supervisor.core.settings.app_env import VariableNames
 from supervisor.store.files import write_atomic
 
 GUIDE = Path(__file__).resolve().parents[2] / "CONTAINERIZATION.md"
-BEGIN = "<!-- settings: made by scripts/docs from supervisor/core/settings.py; changes here are overwritten -->"
+BEGIN = "<!-- settings: made by scripts/docs from supervisor/core/settings; changes here are overwritten -->"
 END = "<!-- end of settings -->"
 _USAGE = "usage: python -m supervisor.commands.reference [--write]\n"
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "The supervisor": (
-        "mode",
-        "stack",
-        "state_dir",
-        "runtime_dir",
-        "socket",
-        "log_format",
-        "log_level",
-        "boot_seconds",
-        "stop_seconds",
-    ),
-    "The app": (
-        "app_command",
-        "app_dir",
-        "app_user",
-        "app_host",
-        "port",
-        "trigger_file",
-        "env_file",
-        "app_stop_signal",
-        "app_stop_seconds",
-    ),
-    "Front and reload": (
-        "front",
-        "overlap",
-        "app_protocol",
-        "app_ports",
-        "app_ready",
-        "app_min_uptime_seconds",
-        "bake_seconds",
-        "bake_errors",
-        "drain_seconds",
-        "stream_seconds",
-        "hold_seconds",
-        "trusted_proxies",
-        "front_connections",
-        "front_head_seconds",
-        "front_keep_alive_seconds",
-        "front_idle_seconds",
-        "front_tunnel_seconds",
-        "haproxy_binary",
-    ),
-    "Releases": (
-        "release_keys",
-        "release_threshold",
-        "release_unsigned",
-        "release_bake_seconds",
-        "release_probation_seconds",
-        "release_snapshot_seconds",
-        "release_mount",
-        "release_keep",
-        "on_image_change",
-    ),
-    "Health of the app": (
-        "app_health",
-        "app_health_path",
-        "app_start_seconds",
-        "app_health_interval_seconds",
-        "app_health_timeout_seconds",
-        "app_health_retries",
-        "on_unhealthy",
-    ),
-    "Restarts": (
-        "app_restart",
-        "on_app_failure",
-        "restart_limit",
-        "restart_window_seconds",
-        "restart_base_seconds",
-        "restart_cap_seconds",
-    ),
-    "Database, cache and migrations": (
-        "database_url",
-        "redis_url",
-        "migrate_command",
-        "migrate_dir",
-        "migrate_seconds",
-    ),
-    "Services": (
-        "services",
-        "optional_services",
-        "essential_services",
-        "postgres_bin_dir",
-        "postgres_port",
-        "postgres_start_seconds",
-        "postgres_recovery_seconds",
-        "redis_binary",
-        "redis_port",
-        "redis_start_seconds",
-        "redis_recovery_seconds",
-        "traefik_binary",
-        "traefik_start_seconds",
-        "watch_interval_seconds",
-        "watch_timeout_seconds",
-        "watch_retries",
-    ),
-    "Traefik": (
-        "http_port",
-        "https_port",
-        "traefik_dir",
-        "traefik_dashboard",
-        "acme_email",
-        "tls_cert_file",
-        "tls_key_file",
-    ),
-    "After the start": ("post_start_hooks", "hook_seconds", "webhook_url"),
-    "The engine": (
-        "docker_host",
-        "docker_context",
-        "docker_tls_verify",
-        "docker_cert_path",
-        "container_id",
-        "network_alias",
-        "adopt",
-        "postgres_image",
-        "redis_image",
-        "traefik_image",
-        "images_dir",
-        "postgres_memory_mib",
-        "redis_memory_mib",
-    ),
-    "Swarm": (
-        "swarm_init",
-        "swarm_address_pool",
-        "swarm_listen_address",
-        "swarm_advertise_address",
-        "swarm_data_path_port",
-    ),
-    "Our own engine (dind)": (
-        "docker_data_root",
-        "docker_config",
-        "docker_iptables",
-        "allow_layer_data",
-    ),
+_APP_TABLES: dict[str, type[BaseModel]] = {
+    "`database`": AppDatabase,
+    "`redis`": AppRedis,
+    "`[apps.NAME.env]`": AppEnv,
+    "`[apps.NAME.env.vars.VARIABLE]`": AppVariable,
 }
 _KINDS: tuple[tuple[object, str], ...] = (
     (model.SecretStr, "text, secret"),
     (model.Argv, "command"),
     (model.Words, "list of words"),
+    (VariableNames, "list of variables"),
     (model.ServiceWords, "list of words"),
     (model.Lines, "list of lines"),
     (model.Port, "port, 1 to 65535"),
@@ -185,7 +60,7 @@ _KINDS: tuple[tuple[object, str], ...] = (
 def section() -> str:
     """The whole section: a table a group, then the one of `[services.NAME]`."""
     parts = [_group(title, fields) for title, fields in GROUPS.items()]
-    parts.append(_service_table())
+    parts += [_service_table(), *_app_tables()]
     return "\n".join(parts)
 
 
@@ -215,6 +90,38 @@ def _service_table() -> str:
     ]
     head = ["| Key | What it takes | Default | Meaning |", "|---|---|---|---|"]
     return "\n".join(["### `[services.NAME]`, services of your own, in `supervisor.toml` only", "", *head, *rows, ""])
+
+
+def _app_tables() -> list[str]:
+    """The tables of `[apps.NAME]`: the keys of its own, then those that are settings."""
+    own = {key: info for key, info in AppSettings.model_fields.items() if key not in SETTING_OF}
+    parts = ["### `[apps.NAME]`, one of several apps, in `supervisor.toml` only", "", _keys(AppSettings, own)]
+    rows = [_cells(f"`{key}`", f"`{setting}`") for key, setting in SETTING_OF.items()]
+    head = [
+        "Said of one app; what is not said holds as in general. `command` must be given, and stands for itself.",
+        "",
+    ]
+    head += ["| Key | As the setting |", "|---|---|"]
+    parts.append("\n".join([*head, *rows, ""]))
+    for title, table in _APP_TABLES.items():
+        parts.append("\n".join([f"#### {title}", "", _keys(table, table.model_fields)]))
+    return parts
+
+
+def _keys(table: type[BaseModel], fields: Mapping[str, FieldInfo]) -> str:
+    hints = get_type_hints(table, include_extras=True)
+    rows = [
+        _cells(f"`{info.alias or name}`", _kind_in_table(hints[name]), _default(info), info.description)
+        for name, info in fields.items()
+    ]
+    return "\n".join(["| Key | What it takes | Default | Meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def _kind_in_table(hint: Any) -> str:
+    text = str(hint)
+    if "dict[" in text or "AppEnv" in text:
+        return "table"
+    return "table, or `false`" if "AppDatabase" in text or "AppRedis" in text else kind_of(hint)
 
 
 def _cells(*cells: str | None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from supervisor.core.errors import ExitCode, SupervisorError
-from supervisor.core.settings import OPTIONS, Settings, did_you_mean
+from supervisor.core.settings import OPTIONS, TABLES, Settings, did_you_mean
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +50,7 @@ def arguments_of(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
         name = name.strip().lower().replace("-", "_").removeprefix("supervisor_")
         if not separator:
             made.error(f"--set {pair!r}: it reads NAME=VALUE")
-        if name not in Settings.model_fields or name == "user_services":
+        if name not in Settings.model_fields or name in TABLES:
             made.error(f"--set {pair!r}: no setting of that name{did_you_mean(name, Settings.model_fields)}")
         given[name] = value
     if parsed.no_services:

@@ -321,7 +321,7 @@ def test_variables_that_others_set_under_our_prefix_are_no_warning() -> None:
 
 def test_settings_cannot_be_changed_after_they_were_read() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        read().settings.port = 1  # type: ignore[misc]
+        read().settings.port = 1
 
 
 # Services of the user's own.

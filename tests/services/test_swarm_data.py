@@ -79,7 +79,7 @@ def hands(world: World) -> Hands:
 
 def postgres(world: World, tmp_path: Path, set_password: Any = None, **values: object) -> EnginePostgres:
     return EnginePostgres(
-        Settings(stack="shop", **values),  # type: ignore[arg-type]
+        Settings(stack="shop", **values),
         hands=hands(world),
         secrets=SecretFolder(tmp_path),
         reach=Reach(host="127.0.0.1", port=15432, published=15432),

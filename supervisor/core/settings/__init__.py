@@ -1,0 +1,53 @@
+"""Every setting, typed and frozen, read once. The order is command line, environment, `supervisor.toml`, default."""
+
+from supervisor.core.settings.app import AppDatabase, AppRedis, AppSettings
+from supervisor.core.settings.app_env import AppEnv, AppVariable
+from supervisor.core.settings.merge import build, secret_file_variables
+from supervisor.core.settings.model import ONLY_APP, Loaded, Settings, aliases, plain_fields, secret_fields
+from supervisor.core.settings.names import NOT_SETTINGS, OPTIONS, PREFIX, TABLES, did_you_mean, variable
+from supervisor.core.settings.service import UserService
+from supervisor.core.settings.types import (
+    Argv,
+    FreePort,
+    Lines,
+    Name,
+    Port,
+    Seconds,
+    SecretStr,
+    ServiceWords,
+    Words,
+    parse_command,
+)
+
+__all__ = [
+    "NOT_SETTINGS",
+    "ONLY_APP",
+    "OPTIONS",
+    "PREFIX",
+    "TABLES",
+    "AppDatabase",
+    "AppEnv",
+    "AppRedis",
+    "AppSettings",
+    "AppVariable",
+    "Argv",
+    "FreePort",
+    "Lines",
+    "Loaded",
+    "Name",
+    "Port",
+    "Seconds",
+    "SecretStr",
+    "ServiceWords",
+    "Settings",
+    "UserService",
+    "Words",
+    "aliases",
+    "build",
+    "did_you_mean",
+    "parse_command",
+    "plain_fields",
+    "secret_fields",
+    "secret_file_variables",
+    "variable",
+]

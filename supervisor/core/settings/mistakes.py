@@ -1,0 +1,88 @@
+"""One mistake as a sentence: where the value was set, the value itself (secrets masked), and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from supervisor.core.settings.app import SETTING_OF, AppDatabase, AppRedis, AppSettings
+from supervisor.core.settings.app_env import AppEnv, AppVariable
+from supervisor.core.settings.model import secret_fields
+from supervisor.core.settings.names import did_you_mean, variable
+from supervisor.core.settings.service import UserService
+
+# What pydantic says in Python's words, in those of a settings file.
+_PLAINER = {
+    "tuple_type": "give a string or a list of strings",
+    "is_instance_of": "give a string",
+    "model_type": "give a table",
+    "dict_type": "give a table",
+}
+_MOST_SHOWN = 200
+
+
+def describe(detail: ErrorDetails, merged: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """One mistake that pydantic found."""
+    path = [str(part) for part in detail["loc"]]
+    message = _PLAINER.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
+    field = path[0]
+    where = origins.get(field, variable(field))
+    if field == "user_services":
+        return f"{where}: {_in_table('services', 'a service', path[1:], detail, message)}"
+    if field == "apps":
+        return f"{where}: {_in_table('apps', 'an app', path[1:], detail, message)}"
+    if where.startswith("/") or where.endswith(".toml"):  # a file, which has many keys
+        where = f"{where}: {field}"
+    value = "***" if field in secret_fields() else merged.get(field)
+    return f"{where}{_shown(value)}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    text = repr(value)
+    return f" is {text}" if len(text) <= _MOST_SHOWN else f" is {text[:_MOST_SHOWN]}..."
+
+
+def _in_table(table: str, kind: str, path: Sequence[str], detail: ErrorDetails, message: str) -> str:
+    """The same within `[services.NAME]` or `[apps.NAME]`; `env` may hold secrets, so its values are not shown."""
+    if not path:
+        return f"[{table}]: {message[0].lower()}{message[1:]}"
+    name, *key = path
+    if detail["type"] == "extra_forbidden":
+        return f"{_place(table, name, key[:-1])}: unknown key {key[-1]!r}{_meant(table, key)}"
+    if detail["type"] == "missing":
+        return f"{_place(table, name, key[:-1])}: key {key[-1]!r} is missing"
+    if key == ["[key]"]:
+        return f"[{table}.{name}]: the name of {kind} is 1 to 63 of a-z 0-9 _ . -, not {name!r}"
+    if "[key]" in key:
+        return f"{_place(table, name, key[:-2])}: the name of a variable is letters, digits and _, not {key[-2]!r}"
+    hidden = isinstance(detail["input"], Mapping) or "env" in key or not key
+    shown = "" if hidden else _shown(detail["input"])
+    place = f"[{table}.{name}]" + (f": {'.'.join(key)}" if key else "")
+    return f"{place}{shown}: {message[0].lower()}{message[1:]}"
+
+
+def _place(table: str, name: str, path: Sequence[str]) -> str:
+    return f"[{'.'.join([table, name, *path])}]"
+
+
+def _meant(table: str, key: Sequence[str]) -> str:
+    """The key that was meant, for one that is unknown."""
+    if table == "services":
+        return did_you_mean(key[-1], UserService.model_fields)
+    model = _model_at(key[:-1])
+    known = {info.alias or name for name, info in model.model_fields.items()}
+    short = {setting: name for name, setting in SETTING_OF.items()}.get(key[-1])
+    return f"; did you mean {short!r}?" if short and short in known else did_you_mean(key[-1], known)
+
+
+def _model_at(path: Sequence[str]) -> type[BaseModel]:
+    """Whose keys stand at this place of an app's table."""
+    models: dict[str, type[BaseModel]] = {"database": AppDatabase, "redis": AppRedis, "env": AppEnv}
+    if len(path) >= 2:
+        return AppVariable
+    return models[path[0]] if path else AppSettings
