@@ -129,11 +129,16 @@ class Parts:
             home=home,
             front=front,
             route=self._route(name, settings),
-            requires=self.settings.app_requires(name),
+            requires=self._required_apps(name),
             dumps=self.catalog.dumps,
             publish=self._publish,
             on_end=on_end,
         )
+
+    def _required_apps(self, name: str) -> tuple[str, ...]:
+        """Services are ready before any app is started."""
+        apps = self.settings.apps
+        return tuple(other for other in apps[name].requires if other in apps) if apps else ()
 
     def _route(self, name: str, settings: Settings) -> Route | None:
         web, host = self.catalog.web, routed_host(self.settings, name)

@@ -162,6 +162,7 @@ def _redraw(client: ControlClient, changes: queue.SimpleQueue[bool], live: Live)
 
 @app.command()
 def reload(
+    name: Annotated[str | None, typer.Argument(metavar="APP", help="One app; default: all, in order.")] = None,
     socket: Socket = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.")] = True,
     canary: Annotated[
@@ -174,7 +175,7 @@ def reload(
     abort: Annotated[bool, typer.Option("--abort", help="The canary in hand is no good: end it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring new code into service: pending migrations first, then every app.
+    """Bring new code into service: pending migrations first, then the app, or every app.
 
     Exits with 1 when it was rejected, or rolled back.
     """
@@ -183,12 +184,12 @@ def reload(
     if promote or abort:
         verb = "promote" if promote else "abort"
         _ask(client_at(socket), f"{verb} the canary", f"/v1/canary/{verb}", wait=True, as_json=as_json)
-    resource = "/v1/reload"
+    resource = "/v1/reload" if name is None else f"/v1/apps/{quote(name, safe='')}/reload"
     if (canary is None) != (for_ is None):
         _fail("cannot run a canary: --canary PERCENT and --for TIME go together; give both", ExitCode.USAGE)
     if canary is not None or for_ is not None:
         resource += f"?canary={_percent(canary)}&for={_seconds(for_)}"
-    _ask(client_at(socket), "reload", resource, wait=wait, as_json=as_json)
+    _ask(client_at(socket), f"reload {name or ''}".strip(), resource, wait=wait, as_json=as_json)
 
 
 def _percent(text: str | None) -> float:

@@ -201,7 +201,8 @@ class _Api:
         known = [row[kind] for row in self._read_status()[f"{kind}s"]]
         if name not in known:
             raise HTTPException(404, unknown_name(f"cannot {verb} {kind}", kind, name, known))
-        return await self._ask(request, Verb(verb), name)
+        canary = _canary(request) if verb == Verb.RELOAD else None
+        return await self._ask(request, Verb(verb), name, canary=canary)
 
     async def _ask(self, request: HttpRequest, verb: Verb, target: str, *, canary: Canary | None = None) -> Response:
         """Submit, and answer with the outcome; with `?wait=0` at once. A client that hangs up changes nothing."""
