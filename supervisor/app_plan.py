@@ -201,7 +201,8 @@ def restart_policy(settings: Settings, mode: str) -> RestartPolicy:
 def reloaded(current: Settings, read: Settings) -> tuple[Settings, str]:
     """The settings a reload puts in force, and what to tell of those that wait for the next start (or nothing)."""
     names = type(current).model_fields
-    changed = [name for name in names if getattr(current, name) != getattr(read, name)]
+    # What the tables of the apps say of this one is in the other fields already.
+    changed = [name for name in names if name != "apps" and getattr(current, name) != getattr(read, name)]
     now = {name: getattr(read, name) for name in changed if name in RELOADED}
     later = ", ".join(variable(name) for name in changed if name not in RELOADED)
     told = f"changed, but in force only from the next start on: {later}" if later else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -181,7 +182,7 @@ class Fronts:
             publish=self._publish,
         )
         low, high = (int(word) for word in self._settings.app_ports.split("-"))
-        ports = PortPool(low, high)
+        ports = PortPool(low, high, begin=secrets.randbelow(high - low + 1))
         for app in apps:
             self._fronts[app] = ProxyFront(
                 self._haproxy, app, ports=ports, tell=partial(self._tell, app) if app in self._holders else _nobody

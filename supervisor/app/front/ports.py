@@ -87,12 +87,15 @@ def _somaxconn() -> int:
 
 
 class PortPool:
-    """Private ports `low` to `high`, both included, given in turn: one just used is the last to be used again."""
+    """Private ports `low` to `high`, both included, given in turn: one just used is the last to be used again.
 
-    def __init__(self, low: int, high: int) -> None:
+    `begin` is how far from `low` the first is: supervisors that share a network had better not begin with the same.
+    """
+
+    def __init__(self, low: int, high: int, *, begin: int = 0) -> None:
         self._low = low
         self._count = high - low + 1
-        self._next = 0
+        self._next = begin % self._count
 
     def take(self) -> int:
         """The next port that a server could listen on now. Raises ConfigurationError where there is none.

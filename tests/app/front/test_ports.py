@@ -138,3 +138,9 @@ def test_no_private_port_left_is_told_with_who_has_the_first() -> None:
 )
 def test_private_ports_are_outside_of_the_kernels_own(ephemeral: tuple[int, int], private: tuple[int, int]) -> None:
     assert default_range(*ephemeral) == private
+
+
+def test_ports_begin_where_they_are_told_to() -> None:
+    start = free_run(3)
+    pool = PortPool(start, start + 2, begin=4)
+    assert [pool.take() for _ in range(3)] == [start + 1, start + 2, start]
