@@ -16,6 +16,7 @@ ALLOWED = {
     "store": {"core"},
     "probe": {"core"},
     "engine": BASE,
+    "environment": BASE,
     "services": BASE | {"engine"},
     "app": BASE,
     "migrations": BASE,
