@@ -13,10 +13,12 @@ from supervisor.app.spec import Launch
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import PREFIX, Settings, parse_command, variable
+from supervisor.environment.resolve import Resolved, Value
 from supervisor.placement import Placement
 from supervisor.process.account import find_account
 from supervisor.process.child import Command, Identity
 from supervisor.process.view import Mount, seen
+from supervisor.store.given_files import GivenFiles
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -63,7 +65,7 @@ class AppEnvironment:
 
     Children get our own environment without our settings (a setting may be a secret of ours), plus the app's contract:
     PORT, DATABASE_URL, REDIS_URL, SUPERVISOR_DOCKER_MODE, SUPERVISOR_GENERATION, and DOCKER_HOST where there is an
-    engine. With a `view` they see its mounts.
+    engine; then its `variables`, and of ours nothing that is `hidden` from it. With a `view` they see its mounts.
     """
 
     def __init__(
@@ -75,6 +77,9 @@ class AppEnvironment:
         placement: Placement,
         database_url: Secret | None,
         redis_url: Secret | None,
+        variables: Resolved | None = None,
+        hidden: frozenset[str] = frozenset(),
+        files: GivenFiles | None = None,
         view: tuple[Mount, ...] = (),
     ) -> None:
         self._app = app
@@ -82,6 +87,8 @@ class AppEnvironment:
         self._view = view
         self.base = read_env_file(settings.env_file) if settings.env_file is not None else {}
         self.base |= {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+        for name in hidden:
+            self.base.pop(name, None)
         self.base["PORT"] = str(settings.port)
         self.base["SUPERVISOR_DOCKER_MODE"] = placement.mode
         decision = placement.decision
@@ -93,11 +100,31 @@ class AppEnvironment:
             self.base["DATABASE_URL"] = database_url.reveal()
         if redis_url is not None:
             self.base["REDIS_URL"] = redis_url.reveal()
+        self._give(variables.values if variables is not None else {}, files)
         self.ours = dict(self.base)
         """The same for what runs as ourselves."""
         self._account = find_account(settings.app_user, variable("app_user")) if settings.app_user else None
         if self._account is not None:
             self.base |= self._account.environ
+
+    def _give(self, values: Mapping[str, Value], files: GivenFiles | None) -> None:
+        """Each as declared: in the environment, or in a file that a variable names."""
+        self._files = files
+        self._in_files: dict[Path, Secret] = {}
+        for name, value in values.items():
+            if value.as_file and files is not None:
+                path = files.path(self._app, name, value.secret)
+                self._in_files[path] = value.secret
+                self.base.pop(name, None)
+                self.base[f"{name}_FILE"] = str(path)
+            else:
+                self.base[name] = value.secret.reveal()
+
+    def _write_files(self) -> None:
+        """Before any command that names them; an app's own folder is its user's."""
+        if self._files is not None:
+            owner = (self._identity.uid, self._identity.gid) if self._identity is not None else None
+            self._files.write(self._in_files, owner)
 
     @property
     def warning(self) -> str:
@@ -118,6 +145,7 @@ class AppEnvironment:
         """The app itself, told where its generation is to listen."""
         argv = self._settings.app_command
         assert argv is not None, "check() comes first"
+        self._write_files()
         command = Command(
             name=self._app,
             argv=argv,
@@ -134,6 +162,7 @@ class AppEnvironment:
         argv = parse_command(command) if isinstance(command, str) else command
         if not isinstance(argv, tuple):
             raise ConfigurationError(f"cannot run {name}: its command is empty")
+        self._write_files()
         made = Command(name=name, argv=argv, env=self.base, cwd=str(self._settings.app_dir), identity=self._identity)
         return seen(made, self._view) if self._view else made
 

@@ -63,8 +63,12 @@ class AppPart:
         wanted, told = reloaded(self.plan.settings, settings)
         if told:
             self._publish(Notice(message=told))
-        return AppPlan(self.name, wanted, self._around, self.plan.home)
+        plan = AppPlan(self.name, wanted, self._around, self.plan.home)
+        plan.check_variables()
+        return plan
 
     def plan_in(self, home: AppHome) -> AppPlan:
         """Its plan in another release, by the settings in force. See `AppPlan`."""
-        return AppPlan(self.name, self.plan.settings, self._around, home)
+        plan = AppPlan(self.name, self.plan.settings, self._around, home)
+        plan.check_variables()
+        return plan

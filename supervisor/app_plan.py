@@ -12,10 +12,11 @@ from supervisor.app.notify import NotifySocket, Readiness, ReadyFd
 from supervisor.app.spec import AppSpec, OnUnhealthy, ReloadLimits
 from supervisor.app_environment import AppEnvironment
 from supervisor.app_home import AppHome
+from supervisor.app_variables import AppVariables, names_of_others
 from supervisor.app_view import check_paths, view_of
 from supervisor.core.errors import ConfigurationError
-from supervisor.core.secret import Secret
-from supervisor.core.settings import Settings, variable
+from supervisor.core.settings import AppSettings, Settings, variable
+from supervisor.environment.resolve import complaint
 from supervisor.migrations.command import CommandMigrations, SpawnedRun
 from supervisor.migrations.folder import open_folder
 from supervisor.migrations.model import Migrations
@@ -25,6 +26,7 @@ from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartMode, RestartPolicy
 from supervisor.process.view import Mount
+from supervisor.store.given_files import GivenFiles
 
 RELOADED = frozenset(
     {
@@ -70,8 +72,8 @@ class Surroundings:
     runtime_dir: Path
     environ: Mapping[str, str]
     placement: Placement
-    database_url: Secret | None
-    redis_url: Secret | None
+    variables: AppVariables
+    files: GivenFiles
     hold: bool
     excuse: Excuse
     reaper: Reaper
@@ -97,13 +99,18 @@ class AppPlan:
         self._lock = settings.stack if alone else f"{settings.stack}-{name}"
         """What only one migrates at a time; each app has tables of its own."""
         self._migrate = "migrate" if alone else f"{name}-migrate"
+        self._dsn = around.variables.database_url(name)
+        self.variables = around.variables.of(name, settings)
         self.environment = AppEnvironment(
             self._said,
             around.environ,
             app=name,
             placement=around.placement,
-            database_url=around.database_url,
-            redis_url=around.redis_url,
+            database_url=self._dsn,
+            redis_url=around.variables.redis_url(name),
+            variables=self.variables,
+            hidden=names_of_others(settings, name),
+            files=around.files,
             view=self._view(),
         )
         self.environment.check()
@@ -114,6 +121,11 @@ class AppPlan:
             )
         self.spec = self._spec(name)
         self.migrations = self._migrations()
+
+    def check_variables(self) -> None:
+        """Raises ConfigurationError where some that it needs are missing or wrong."""
+        if text := complaint([self.variables]):
+            raise ConfigurationError(text)
 
     def _view(self) -> tuple[Mount, ...]:
         """What of the release is shown in the place of the image's own; a command must not name that else."""
@@ -160,7 +172,7 @@ class AppPlan:
         )
 
     def _migrations(self) -> Migrations | None:
-        settings, dsn = self._said, self._around.database_url
+        settings, dsn = self._said, self._dsn
         if settings.migrate_command is not None:
             return CommandMigrations(
                 SpawnedRun(
@@ -204,6 +216,22 @@ def reloaded(current: Settings, read: Settings) -> tuple[Settings, str]:
     # What the tables of the apps say of this one is in the other fields already.
     changed = [name for name in names if name != "apps" and getattr(current, name) != getattr(read, name)]
     now = {name: getattr(read, name) for name in changed if name in RELOADED}
-    later = ", ".join(variable(name) for name in changed if name not in RELOADED)
+    apps, waiting = _tables(current, read)
+    later = ", ".join([*(variable(name) for name in changed if name not in RELOADED), *waiting])
     told = f"changed, but in force only from the next start on: {later}" if later else ""
-    return current.model_copy(update=now), told
+    return current.model_copy(update={**now, "apps": apps}), told
+
+
+def _tables(current: Settings, read: Settings) -> tuple[dict[str, AppSettings], list[str]]:
+    """The apps with what they declare now, and what of their tables waits for the next start."""
+    apps: dict[str, AppSettings] = {}
+    waiting = [f"[apps.{name}]" for name in sorted({*current.apps} ^ {*read.apps})]
+    for name, app in current.apps.items():
+        new = read.apps.get(name, app)
+        waiting += [
+            f"[apps.{name}] {key}"
+            for key in ("requires", "database", "redis")
+            if getattr(app, key) != getattr(new, key)
+        ]
+        apps[name] = app.model_copy(update={"env": new.env})
+    return apps, waiting

@@ -10,11 +10,13 @@ from supervisor.app_environment import AppEnvironment
 from supervisor.app_home import AppHome
 from supervisor.app_part import AppPart
 from supervisor.app_plan import Surroundings, restart_policy
+from supervisor.app_variables import AppVariables
 from supervisor.catalog import Catalog
-from supervisor.core.errors import SupervisorError
+from supervisor.core.errors import ConfigurationError, SupervisorError
 from supervisor.core.events import Publish
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
+from supervisor.environment.resolve import complaint
 from supervisor.fronts import Fronts
 from supervisor.placement import Placement
 from supervisor.process.output import OnLine, Ring
@@ -23,6 +25,7 @@ from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.services.runner import Watching
 from supervisor.services.traefik_files import ANY_HOST, routed_host
 from supervisor.state import State
+from supervisor.store.given_files import GivenFiles
 
 OnEnd = Callable[[str, SupervisorError | None], None]
 """Told an app's name when it ended for good and is not held; without an error it ended in order."""
@@ -105,12 +108,28 @@ class Parts:
         self.catalog.fill(self.orchestrator, shared, restart_policy(settings, "always"))
         if self.stack is not None:
             self.stack.restart_service = self._restart_service
+        self.files = GivenFiles(state.paths.runtime / "given")
+        self.files.clear()
+        variables = AppVariables(
+            environ=environ,
+            secrets_folder=state.paths.state / "secrets",
+            database_url=lambda app: self.catalog.database_url,
+            redis_url=lambda app: self.catalog.redis_url,
+            web=self.catalog.web,
+        )
         self.apps = {
-            name: self._app_part(name, environ, homes[name], fronts.front(name), on_app_end)
+            name: self._app_part(name, environ, variables, homes[name], fronts.front(name), on_app_end)
             for name in settings.app_names
         }
+        found = [part.plan.variables for part in self.apps.values()]
+        for value in (value for one in found for value in one.values.values() if value.is_secret):
+            register_secret(value.secret)
+        if text := complaint(found):
+            raise ConfigurationError(text)
 
-    def _app_part(self, name: str, environ: Mapping[str, str], home: AppHome, front: Front, on_end: OnEnd) -> AppPart:
+    def _app_part(
+        self, name: str, environ: Mapping[str, str], variables: AppVariables, home: AppHome, front: Front, on_end: OnEnd
+    ) -> AppPart:
         settings = self.settings.for_app(name)
         return AppPart(
             name,
@@ -119,8 +138,8 @@ class Parts:
                 runtime_dir=self.state.paths.runtime,
                 environ=environ,
                 placement=self.placement,
-                database_url=self.catalog.database_url,
-                redis_url=self.catalog.redis_url,
+                variables=variables,
+                files=self.files,
                 hold=self.hold,
                 excuse=self.orchestrator.trouble,
                 reaper=self.reaper,

@@ -12,6 +12,7 @@ from supervisor.app.front.model import Place
 from supervisor.app.notify import NotifySocket, ReadyFd
 from supervisor.app.spec import Launch
 from supervisor.app_plan import RELOADED, AppPlan, Surroundings, reloaded
+from supervisor.app_variables import AppVariables
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.mode import Mode, traits
 from supervisor.core.secret import Secret
@@ -20,16 +21,29 @@ from supervisor.migrations.command import CommandMigrations
 from supervisor.placement import Placement
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
+from supervisor.store.app_secrets import AppSecrets
+from supervisor.store.given_files import GivenFiles
+
+ENVIRON = {"PATH": "/bin", "SUPERVISOR_MODE": "none", "STRIPE_KEY": "of-api", "SHARED": "of-all"}
+
+
+def variables(folder: Path, database_url: Secret | None) -> AppVariables:
+    return AppVariables(
+        environ=ENVIRON,
+        secrets_folder=folder / "secrets",
+        database_url=lambda app: database_url,
+        redis_url=lambda app: None,
+    )
 
 
 @pytest.fixture
 def around(tmp_path: Path) -> Surroundings:
     return Surroundings(
         runtime_dir=tmp_path,
-        environ={"PATH": "/bin", "SUPERVISOR_MODE": "none"},
+        environ=ENVIRON,
         placement=Placement(Mode.NONE, traits(Mode.NONE), ()),
-        database_url=Secret("postgresql://db"),
-        redis_url=None,
+        variables=variables(tmp_path, Secret("postgresql://db")),
+        files=GivenFiles(tmp_path / "given"),
         hold=True,
         excuse=lambda: "",
         reaper=Reaper(),
@@ -121,7 +135,7 @@ def test_migrations_are_of_the_command_or_of_the_folder_or_none(tmp_path: Path, 
     in_folder = settings(tmp_path, migrate_dir=Path("sql"))
     assert AppPlan("app", in_folder, around).migrations is not None
     with pytest.raises(ConfigurationError, match="there is no database; set DATABASE_URL"):
-        AppPlan("app", in_folder, replace(around, database_url=None))
+        AppPlan("app", in_folder, replace(around, variables=variables(tmp_path, None)))
 
 
 def test_reload_puts_the_apps_settings_in_force_and_names_the_others(tmp_path: Path) -> None:
@@ -143,3 +157,58 @@ def test_reload_of_the_same_settings_tells_nothing(tmp_path: Path) -> None:
 
 def test_every_setting_that_is_reloaded_exists() -> None:
     assert set(Settings.model_fields) >= RELOADED
+
+
+TABLES: dict[str, dict[str, Any]] = {
+    "api": {
+        "command": "serve",
+        "env": {"required": ["STRIPE_KEY"], "vars": {"SESSION": {"generate": True, "give": "file"}}},
+    },
+    "web": {"command": "serve", "port": 3001, "env": {"optional": {"GREETING": "hello"}}},
+}
+
+
+def of(app: str, tmp_path: Path, apps: dict[str, Any] = TABLES) -> Settings:
+    return Settings(apps=apps, app_dir=tmp_path).for_app(app)
+
+
+def test_each_app_gets_what_it_declares_and_nothing_that_only_others_do(tmp_path: Path, around: Surroundings) -> None:
+    api, web = (AppPlan(app, of(app, tmp_path), around).environment.base for app in ("api", "web"))
+    assert (api["STRIPE_KEY"], api["SHARED"]) == ("of-api", "of-all")
+    assert (web["GREETING"], web["SHARED"], web["PUBLIC_URL"]) == ("hello", "of-all", "http://localhost:3001")
+    assert "STRIPE_KEY" not in web
+    assert "GREETING" not in api
+    assert api["TRUSTED_ORIGINS"] == "http://localhost:3000,http://localhost:3001"
+    assert api["BETTER_AUTH_SECRET"] != web["BETTER_AUTH_SECRET"]
+
+
+def test_what_is_given_in_a_file_is_there_for_every_command_and_in_no_environment(
+    tmp_path: Path, around: Surroundings
+) -> None:
+    environment = AppPlan("api", of("api", tmp_path), around).environment
+    path = Path(environment.base["SESSION_FILE"])
+    assert "SESSION" not in environment.base
+    assert not path.exists()
+    environment.one_shot("migrate", "true")
+    assert path.read_text() == (tmp_path / "secrets/apps/api/made/SESSION").read_text()
+    assert path.stat().st_mode & 0o777 == 0o400
+    AppSecrets(tmp_path / "secrets", "api").renew("SESSION")
+    again = AppPlan("api", of("api", tmp_path), around).environment
+    again.one_shot("migrate", "true")
+    assert Path(again.base["SESSION_FILE"]).read_text() != path.read_text(), "code that still runs keeps its own"
+
+
+def test_what_is_missing_is_known_of_every_plan_and_refused_when_asked(tmp_path: Path, around: Surroundings) -> None:
+    apps = {**TABLES, "web": {**TABLES["web"], "env": {"required": ["NOWHERE"]}}}
+    plan = AppPlan("web", of("web", tmp_path, apps), around)
+    assert plan.variables.missing == ("NOWHERE",)
+    with pytest.raises(ConfigurationError, match="supervisor secrets set web NOWHERE"):
+        plan.check_variables()
+
+
+def test_reload_takes_over_what_an_app_declares_and_tells_of_its_place_in_the_database(tmp_path: Path) -> None:
+    changed = {**TABLES, "web": {**TABLES["web"], "env": {"optional": {"GREETING": "moin"}}, "database": False}}
+    now, told = reloaded(of("web", tmp_path), of("web", tmp_path, changed))
+    assert now.apps["web"].env.optional == {"GREETING": "moin"}
+    assert now.apps["web"].database is not None
+    assert told == "changed, but in force only from the next start on: [apps.web] database"

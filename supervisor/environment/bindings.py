@@ -12,7 +12,7 @@ SECRET = "{secret}"  # noqa: S105
 """A random value of the app's own, made on first boot and kept."""
 
 WELL_KNOWN: Mapping[str, str] = {
-    "NODE_ENV": "{stage}",
+    "NODE_ENV": "{node_env}",
     "DATABASE_URL": "{database_url}",
     "REDIS_URL": "{redis_url}",
     "PUBLIC_URL": "{public_url}",
@@ -45,6 +45,8 @@ class Facts:
         """By their names in templates; what there is none of is left out."""
         found = {
             "stage": self.stage,
+            # Libraries know these three; anything else is a kind of production to them.
+            "node_env": self.stage if self.stage in ("development", "test") else "production",
             "port": str(self.port),
             "public_url": self.public_url,
             "trusted_origins": ",".join(dict.fromkeys([self.public_url, *self.origins])),
@@ -55,7 +57,7 @@ class Facts:
         return found
 
 
-FIELDS = ("stage", "port", "public_url", "trusted_origins", "database_url", "redis_url", "secret")
+FIELDS = ("stage", "node_env", "port", "public_url", "trusted_origins", "database_url", "redis_url", "secret")
 
 
 def filled(template: str, facts: Facts) -> str | None:

@@ -46,6 +46,11 @@ class Value:
     origin: Origin
     as_file: bool = False
 
+    @property
+    def is_secret(self) -> bool:
+        """Whether it must not be printed: what we were given, or the file declares, may be anything."""
+        return self.as_file or self.origin in (Origin.GIVEN, Origin.GENERATED)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:

@@ -136,7 +136,7 @@ def test_values_do_not_print_themselves() -> None:
         ("{public_url}/callback", ""),
         (SECRET, ""),
         ("plain", ""),
-        ("{publicurl}", "there is no {publicurl}; there are {stage}, {port}"),
+        ("{publicurl}", "there is no {publicurl}; there are {stage}, {node_env}, {port}"),
         ("x{secret}", "{secret} stands alone"),
     ],
 )
