@@ -22,6 +22,7 @@ ALLOWED = {
     "migrations": BASE,
     "releases": BASE,
     "observe": BASE,
+    "detect": BASE,
     "triggers": {"core"},
     "cli": {"core"},
 }

@@ -305,7 +305,7 @@ def _init_help() -> None:
 
 @app.command(name="env", context_settings={"allow_extra_args": True})
 def _env_help() -> None:
-    """Say which mode a run would choose here, and why: supervisor env detect [--json]."""
+    """Say which mode a run would choose here, and why, or what an app reads: supervisor env detect [ENTRY]."""
 
 
 @app.command(name="down", context_settings={"allow_extra_args": True})

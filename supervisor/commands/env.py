@@ -1,4 +1,6 @@
-"""`supervisor env detect`: which mode a run would choose here, why, and on what evidence. Needs no supervisor."""
+"""`supervisor env detect`: which mode a run would choose here, why, and on what evidence; with an ENTRY what the app
+reads of its environment (`env_detect`). Needs no supervisor.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,14 @@ from supervisor.state import Paths
 from supervisor.store.records import read_install
 
 _USAGE = """usage: supervisor env detect [--json]
+       supervisor env detect ENTRY [--app-dir DIR] [--app NAME] [--set NAME=VALUE] [--seconds N] [--json]
 
 Prints the mode a run would choose here, the reason and the evidence; changes nothing. Exits with 0, or with the
 code of the error that a run would end with.
+
+With ENTRY (a file, module:app, or a command as one word): runs the app, apart from the system, and prints which
+environment variables it reads, which of them it needs, and where. Exits with 0; 1 where that is not all; 78 where it
+cannot be run.
 """
 
 
@@ -34,7 +41,11 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) in (["-h"], ["--help"], ["detect", "--help"], ["detect", "-h"]):
         sys.stdout.write(_USAGE)
         return int(ExitCode.OK)
-    if list(argv) not in (["detect"], ["detect", "--json"]):
+    if argv[:1] == ["detect"] and list(argv[1:]) not in ([], ["--json"]):
+        from supervisor.commands.env_detect import main as detect_reads
+
+        return detect_reads(argv[1:])
+    if argv[:1] != ["detect"]:
         sys.stderr.write(_USAGE)
         return int(ExitCode.USAGE)
     as_json = "--json" in argv

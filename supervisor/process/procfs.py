@@ -110,6 +110,19 @@ def uptime_ticks() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
 
 
+def session_cpu_seconds(session: int) -> float:
+    """What the living processes of a session have used of a CPU; those that have ended no longer count."""
+    ticks = 0
+    for pid in pids():
+        try:
+            fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime, fields 14 and 15
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def ancestors() -> set[int]:
     """The processes we descend from, as far as our PID namespace shows them."""
     found: set[int] = set()

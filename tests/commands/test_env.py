@@ -86,7 +86,7 @@ def test_env_detect_with_bad_settings_says_so(folder: Path) -> None:
     assert "SUPERVISOR_MODE" in done.stderr
 
 
-@pytest.mark.parametrize("argv", [[], ["detect", "more"], ["find"]])
+@pytest.mark.parametrize("argv", [[], ["detect", "--more"], ["find"]])
 def test_env_with_a_usage_error_exits_with_64(folder: Path, argv: list[str]) -> None:
     done = run(folder, *argv)
     assert (done.returncode, done.stdout) == (64, "")

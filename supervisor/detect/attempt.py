@@ -1,0 +1,173 @@
+"""One run of the app: started in its jail, its records taken, ended when it is quiet or the time is over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from supervisor.detect.model import DetectionError, Ending, Run
+from supervisor.detect.records import Records
+from supervisor.process import procfs
+from supervisor.process.child import Child, Command, explain_spawn_error
+from supervisor.process.jail import Jail, jailed, read_contained
+from supervisor.process.output import Ring
+from supervisor.process.reaper import Reaper
+
+PRELOAD = Path(__file__).parent / "preload"
+QUIET_SECONDS = 1.0
+_TICK_SECONDS = 0.1
+_BUSY_SHARE = 0.2
+_RING_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024
+_SHOWN_LINES = 200
+_LINE_LENGTH = 500
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the app is run, the same each time. `environ` is all that it gets beside what is tried."""
+
+    name: str
+    argv: tuple[str, ...]
+    app_dir: str
+    environ: Mapping[str, str]
+    keep: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+
+async def run_once(reaper: Reaper, launch: Launch, given: Mapping[str, str], *, seconds: float) -> Run:
+    """Run it for that long at most; all that it started is gone when this returns, also when it is cancelled.
+
+    Raises DetectionError where it cannot be started.
+    """
+    scratch = tempfile.mkdtemp(prefix="supervisor-detect-")
+    try:
+        for folder in ("home", "tmp"):
+            os.mkdir(os.path.join(scratch, folder))
+        return await _run_in(reaper, launch, given, scratch, seconds)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def _run_in(reaper: Reaper, launch: Launch, given: Mapping[str, str], scratch: str, seconds: float) -> Run:
+    pipe = os.path.join(scratch, "records")
+    os.mkfifo(pipe, 0o600)
+    records, ring = Records(), Ring(launch.name, max_bytes=_RING_BYTES)
+    # Held open for writing too: no end of the file when one process of the app has written its last.
+    descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    told, report = os.pipe2(os.O_CLOEXEC)
+    try:
+        command = _command(launch, given, scratch, pipe)
+        jail = Jail(
+            scratch=scratch,
+            keep=(*launch.keep, launch.app_dir, str(PRELOAD), pipe),
+            hidden=launch.hidden,
+            cpu_seconds=int(seconds) + 2,
+        )
+        try:
+            child = reaper.spawn(jailed(command, jail, report), ring)
+        except OSError as error:
+            raise DetectionError(explain_spawn_error(command, error)) from error
+        finally:
+            os.close(report)
+        async with _reading(descriptor, records):
+            ending = await _watch(child, records, seconds)
+        _take(descriptor, records)
+        contained = read_contained(told)
+    finally:
+        os.close(descriptor)
+        os.close(told)
+    status = child.exit.status if child.exit is not None else 0
+    output = tuple(plain(line.text) for line in ring.tail(_SHOWN_LINES))
+    return Run(tuple(records.reads), ending, status, output, dict(given), contained)
+
+
+def _command(launch: Launch, given: Mapping[str, str], scratch: str, pipe: str) -> Command:
+    own = {
+        "HOME": os.path.join(scratch, "home"),
+        "TMPDIR": os.path.join(scratch, "tmp"),
+        "SUPERVISOR_DETECT_RECORDS": pipe,
+    }
+    return Command(launch.name, launch.argv, {**own, **launch.environ, **given}, cwd=launch.app_dir)
+
+
+async def _watch(child: Child, records: Records, seconds: float) -> Ending:
+    """Wait until it ends, is quiet, or the time is over; then it is gone."""
+    ending = Ending.BUSY
+    try:
+        with anyio.move_on_after(seconds):
+            ending = await _first(child, records)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await child.kill()
+    return ending
+
+
+async def _first(child: Child, records: Records) -> Ending:
+    """What comes first: its end, too many records, or a while without a read in which it did next to nothing.
+
+    A look at a regular interval, as a process that does nothing gives no sign.
+    """
+    used: deque[tuple[float, float]] = deque()
+    lines = -1
+    while True:
+        with anyio.move_on_after(_TICK_SECONDS):
+            await child.wait()
+            return Ending.EXITED
+        if records.full:
+            return Ending.FLOODED
+        now = anyio.current_time()
+        if records.lines != lines:
+            lines = records.lines
+            used.clear()
+        used.append((now, procfs.session_cpu_seconds(child.pid)))
+        if is_quiet(used):
+            return Ending.QUIET
+        while used[-1][0] - used[0][0] > QUIET_SECONDS + _TICK_SECONDS:
+            used.popleft()
+
+
+def is_quiet(used: deque[tuple[float, float]]) -> bool:
+    """Whether the samples (time, CPU seconds until then) since the last read span a second of hardly any work."""
+    (first, before), (last, after) = used[0], used[-1]
+    return last - first >= QUIET_SECONDS and after - before < _BUSY_SHARE * (last - first)
+
+
+@asynccontextmanager
+async def _reading(descriptor: int, records: Records) -> AsyncIterator[None]:
+    """Take records as they come, so that the app never waits; beyond the limit too, when they are dropped."""
+
+    async def take() -> None:
+        while True:
+            await anyio.wait_readable(descriptor)
+            _take(descriptor, records, reads=1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take)
+        try:
+            yield
+        finally:
+            group.cancel_scope.cancel()
+
+
+def _take(descriptor: int, records: Records, *, reads: int = 16) -> None:
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(reads):
+            records.feed(os.read(descriptor, _READ_BYTES))
+
+
+def plain(text: str) -> str:
+    """A line of the app's output without what moves a terminal; cut where it is long."""
+    stripped = _ESCAPES.sub("", text).replace("\t", "    ")
+    return "".join(character for character in stripped if character.isprintable())[:_LINE_LENGTH]
