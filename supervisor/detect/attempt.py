@@ -20,18 +20,34 @@ from supervisor.detect.records import Records
 from supervisor.process import procfs
 from supervisor.process.child import Child, Command, explain_spawn_error
 from supervisor.process.jail import Jail, jailed, read_contained
-from supervisor.process.output import Ring
+from supervisor.process.output import Line, Ring
 from supervisor.process.reaper import Reaper
 
 PRELOAD = Path(__file__).parent / "preload"
 QUIET_SECONDS = 1.0
 _TICK_SECONDS = 0.1
 _BUSY_SHARE = 0.2
-_RING_BYTES = 256 * 1024
+_RING_BYTES = 16 * 1024
 _READ_BYTES = 64 * 1024
-_SHOWN_LINES = 200
+_KEPT_LINES = 50
 _LINE_LENGTH = 500
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])")
+
+
+class Output:
+    """The last lines of each stream: an app that floods one must not push its last words out of the other."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, deque[str]] = {name: deque(maxlen=_KEPT_LINES) for name in ("stdout", "stderr")}
+
+    def add(self, line: Line) -> None:
+        """Take a line."""
+        self._kept[line.stream].append(plain(line.text))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Those of stderr after the others: the order of two pipes is nobody's."""
+        return tuple(line for kept in self._kept.values() for line in kept)
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ async def run_once(reaper: Reaper, launch: Launch, given: Mapping[str, str], *, 
 async def _run_in(reaper: Reaper, launch: Launch, given: Mapping[str, str], scratch: str, seconds: float) -> Run:
     pipe = os.path.join(scratch, "records")
     os.mkfifo(pipe, 0o600)
-    records, ring = Records(), Ring(launch.name, max_bytes=_RING_BYTES)
+    records, output = Records(), Output()
     # Held open for writing too: no end of the file when one process of the app has written its last.
     descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     told, report = os.pipe2(os.O_CLOEXEC)
@@ -76,7 +92,9 @@ async def _run_in(reaper: Reaper, launch: Launch, given: Mapping[str, str], scra
             cpu_seconds=int(seconds) + 2,
         )
         try:
-            child = reaper.spawn(jailed(command, jail, report), ring)
+            child = reaper.spawn(
+                jailed(command, jail, report), Ring(launch.name, max_bytes=_RING_BYTES, on_line=output.add)
+            )
         except OSError as error:
             raise DetectionError(explain_spawn_error(command, error)) from error
         finally:
@@ -89,8 +107,7 @@ async def _run_in(reaper: Reaper, launch: Launch, given: Mapping[str, str], scra
         os.close(descriptor)
         os.close(told)
     status = child.exit.status if child.exit is not None else 0
-    output = tuple(plain(line.text) for line in ring.tail(_SHOWN_LINES))
-    return Run(tuple(records.reads), ending, status, output, dict(given), contained)
+    return Run(tuple(records.reads), ending, status, output.lines, dict(given), contained)
 
 
 def _command(launch: Launch, given: Mapping[str, str], scratch: str, pipe: str) -> Command:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -10,7 +12,7 @@ from supervisor.detect.attempt import Launch, run_once
 from supervisor.detect.entry import Entry, Runtime, find_entry
 from supervisor.detect.judge import Search, advance, is_needed, settle
 from supervisor.detect.launch import Order, make_launch
-from supervisor.detect.model import Detected, DetectionError, Ending, Run
+from supervisor.detect.model import Detected, DetectionError, Ending, Reader, Run
 from supervisor.detect.sources import SourceFiles
 from supervisor.detect.summary import Finding, summarize, why_incomplete
 from supervisor.detect.typescript import Loader, loader_for
@@ -49,17 +51,12 @@ async def detect(order: Order) -> Detected:
     """
     begun = anyio.current_time()
     entry = find_entry(order.entry, order.app_dir, order.path)
-    async with anyio.create_task_group() as group:
-        reaper = Reaper()
-        await group.start(reaper.run)
-        try:
-            loader = await _loader(reaper, entry, order) if entry.runtime is Runtime.TYPESCRIPT else None
-            launch = make_launch(order, entry, loader)
-            runs = _Runs(reaper, launch, begun + order.seconds)
-            search, best = await _search(runs, order)
-            needed, proved = await _eliminate(runs, search, best)
-        finally:
-            group.cancel_scope.cancel()
+    async with _reaping() as reaper:
+        loader = await _loader(reaper, entry, order) if entry.runtime is Runtime.TYPESCRIPT else None
+        launch = make_launch(order, entry, loader)
+        runs = _Runs(reaper, launch, begun + order.seconds)
+        search, best = await _search(runs, order)
+        needed, proved = await _eliminate(runs, search, best)
     finding = Finding(tuple(runs.done), frozenset(needed), best, proved)
     return summarize(
         Detected(
@@ -78,6 +75,22 @@ async def detect(order: Order) -> Detected:
         finding,
         SourceFiles(order.app_dir),
     )
+
+
+@asynccontextmanager
+async def _reaping() -> AsyncIterator[Reaper]:
+    """A reaper for the time of the block, whose error comes out as it is, not in a group."""
+    failed: DetectionError | None = None
+    async with anyio.create_task_group() as group:
+        reaper = Reaper()
+        await group.start(reaper.run)
+        try:
+            yield reaper
+        except DetectionError as error:
+            failed = error
+        group.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
 
 
 async def _loader(reaper: Reaper, entry: Entry, order: Order) -> Loader:
@@ -101,7 +114,7 @@ async def _search(runs: _Runs, order: Order) -> tuple[Search, Run]:
 
 
 def _check_begun(order: Order, run: Run) -> None:
-    if run.failed and not run.reads:
+    if run.failed and all(read.by is Reader.RUNTIME for read in run.reads):
         last = "\n".join(f"  {line}" for line in run.output[-_QUOTED_LINES:]) or "  (it wrote nothing)"
         raise DetectionError(
             f"cannot detect what {order.entry!r} reads: it ended with {run.status} before it had read anything; make "

@@ -14,7 +14,6 @@ from supervisor.detect.model import Ending, Read, Run
 from supervisor.detect.names import dummy, is_runtimes
 
 _MAX_GUESSES = 4
-_ERROR_LINES = 60
 _KEY_ERROR = re.compile(r"^KeyError: '(\w+)'$", re.MULTILINE)
 _CHANGING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
@@ -33,7 +32,7 @@ def blame(run: Run, given: Iterable[str]) -> Blame:
         return Blame()
     known = set(given)
     names = _once(read.name for read in run.absent if read.name not in known and not is_runtimes(read.name))
-    text = "\n".join(run.output[-_ERROR_LINES:])
+    text = "\n".join(run.output)
     if keys := [name for name in _KEY_ERROR.findall(text) if name in names]:
         return Blame((keys[-1],))
     declared = _once(read.name for read in run.absent if read.declared and read.raised and read.name in names)
@@ -57,7 +56,7 @@ def same_end(one: Run, other: Run) -> bool:
 
 
 def _signature(run: Run) -> tuple[int, tuple[str, ...]]:
-    lines = (_CHANGING.sub("0", line) for line in run.output[-_ERROR_LINES:] if line.strip())
+    lines = (_CHANGING.sub("0", line) for line in run.output if line.strip())
     return run.status, tuple(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from supervisor.detect.sources import Lines, default_of, names_it
 
 _MAX_PLACES = 20
 _MAX_QUOTED = 300
+_ERROR = re.compile(r"(Uncaught )?[\w.]*(Error|Exception)\b.*:")
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,18 @@ def summarize(detected: Detected, finding: Finding, lines: Lines) -> Detected:
     for run in finding.runs:
         for read in run.reads:
             reads.setdefault(read.name, []).append(read)
-    variables = [_variable(name, reads[name], finding, lines) for name in sorted(reads)]
+    variables = [_variable(name, reads[name], finding, lines) for name in sorted(reads) if _counts(reads[name], lines)]
     return replace(
         detected,
         required=tuple(each for each in variables if each.required),
         optional=tuple(each for each in variables if not each.required and each.reader is Reader.APP),
         by_libraries=tuple(each for each in variables if not each.required and each.reader is not Reader.APP),
     )
+
+
+def _counts(reads: list[ReadRecord], lines: Lines) -> bool:
+    """Not what was always there and no code names: the app only goes through all that there is."""
+    return any(read.absent or names_it(read, lines) for read in reads)
 
 
 def _variable(name: str, reads: list[ReadRecord], finding: Finding, lines: Lines) -> Variable:
@@ -94,7 +101,7 @@ def why_incomplete(finding: Finding, seconds: float) -> str:
 def _last_words(run: Run, needed: Iterable[str]) -> str:
     given = ", ".join(sorted(needed))
     lines = [line.strip() for line in run.output if line.strip() and not line.startswith(("    at ", "Node.js v"))]
-    errors = [line for line in lines if "rror" in line or "xception" in line]
+    errors = [line for line in lines if _ERROR.match(line)]
     said = (errors or lines or ["it wrote nothing"])[-1][:_MAX_QUOTED]
     hint = f"; with made-up values for {given}: give real ones with --set NAME=VALUE" if given else ""
     return f"{said}{hint}; what it would have read later is missing here"

@@ -10,6 +10,7 @@ from pathlib import Path
 from supervisor.detect.model import DetectionError
 
 ESBUILD_PRELOAD = Path(__file__).parent / "preload/esbuild.cjs"
+_REQUIRE = "require(require('node:path').resolve(process.argv[1]))"
 _STRIPS_BY_ITSELF = ((23, 6), (22, 18))
 _STRIPS_WHEN_TOLD = (22, 6)
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.")
@@ -34,7 +35,8 @@ def choose_loader(version: tuple[int, int], app_dir: Path, *, has_tsx: bool, has
     if has_tsx:
         return Loader("tsx", ("--import", (modules / "tsx/dist/loader.mjs").as_uri()))
     if has_esbuild:
-        options = ("--enable-source-maps", f"--require={ESBUILD_PRELOAD}")
+        # Required, not started: in a package of modules Node would not ask for what can compile the entry.
+        options = ("--enable-source-maps", f"--require={ESBUILD_PRELOAD}", "-e", _REQUIRE)
         return Loader("esbuild", options, {"SUPERVISOR_DETECT_ESBUILD": str(modules / "esbuild")})
     raise DetectionError(
         f"cannot run a TypeScript entry: Node {version[0]}.{version[1]} does not take TypeScript by itself, and "

@@ -13,7 +13,7 @@ function intercept(path) {
   const seen = new Set()
   const own = new Set() // names that the app gives itself: reading them tells nothing about what it needs
   let real = process.env
-  let listed = { line: '', names: new Set() }
+  let listed = { at: '', names: new Set() }
   let descriptor = -1
   let busy = false
 
@@ -63,7 +63,7 @@ function intercept(path) {
       if (!file) continue
       if (!found.by) {
         found.by = isNode(file) ? 'runtime' : isLibrary(file) ? 'library' : 'app'
-        found.at = `${file}:${site.getLineNumber()}`
+        found.at = `${file}:${site.getLineNumber()}:${site.getColumnNumber()}`
       }
       if (isNode(file)) found.loading ||= isLoader(file)
       else if (isLibrary(file)) found.library ||= file
@@ -82,18 +82,21 @@ function intercept(path) {
     return found
   }
 
+  // What JavaScript itself asks any object for.
+  const isProtocol = (name) => name in Object.prototype || name === 'toJSON' || name === 'then'
+
   function note(name, how, given) {
-    if (typeof name !== 'string' || busy || own.has(name)) return
+    if (typeof name !== 'string' || busy || own.has(name) || isProtocol(name)) return
     busy = true
     try {
       const where = origin()
       if (how === 'list') {
-        listed = { line: where.at, names: new Set(Reflect.ownKeys(real)) }
+        listed = { at: where.at, names: new Set(Reflect.ownKeys(real)) }
         return
       }
-      // {...process.env}, Object.entries and for (const name in process.env) ask for each name where they asked for
-      // the list; Node itself does for each process that it starts.
-      if (where.at === listed.line && listed.names.has(name)) return
+      // {...process.env} and Object.entries ask for each name where they asked for the list; Node itself does for each
+      // process that it starts.
+      if (where.at === listed.at && listed.names.has(name)) return
       const absent = real[name] === undefined
       if (!absent && where.by === 'runtime') return
       const key = `${name} ${where.at} ${where.file}:${where.line}:${where.column} ${absent}`

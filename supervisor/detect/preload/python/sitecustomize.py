@@ -90,23 +90,25 @@ class _Recorder:
     def __init__(self, channel: _Channel) -> None:
         self._channel = channel
         self._listed_at: tuple[CodeType, int] | None = None
+        self._listed: set[str] = set()
         self._own: set[str] = set()  # names that the app gives itself: reading them tells nothing about what it needs
 
     def read(self, name: Any, frame: FrameType, **said: Any) -> None:
-        """One read. dict(os.environ) asks for each name at the place where it asked for the list: none of these."""
+        """One read. dict(os.environ) asks for each name where it asked for the list: none of these."""
         text = os.fsdecode(name) if isinstance(name, bytes) else name
         if not isinstance(text, str) or text in self._own or getattr(_busy, "on", False):
             return
         _busy.on = True
         try:
             origin = _Origin(frame)
-            if origin.at is None or origin.at != self._listed_at:
+            if text not in self._listed or origin.at != self._listed_at:
                 self._channel.send({"name": text, **said, **origin.said()})
         finally:
             _busy.on = False
 
     def listed(self, frame: FrameType) -> None:
         self._listed_at = _Origin(frame).at
+        self._listed = {os.fsdecode(name) for name in _environ_class.__iter__(os.environ)}
 
     def changed(self, name: Any, frame: FrameType) -> None:
         text = os.fsdecode(name) if isinstance(name, bytes) else name
