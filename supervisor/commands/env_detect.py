@@ -24,7 +24,7 @@ _PROGRAM = "supervisor env detect"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
 _BARE = re.compile(r"[A-Za-z0-9_-]+$")
 _MIN_SECRET_LENGTH = 32
-_SHOWN_PLACES = 3
+_SHOWN_PLACES, _SHOWN_LIBRARIES = 3, 12
 
 
 class _Parser(argparse.ArgumentParser):
@@ -146,7 +146,9 @@ def as_text(detected: Detected, app: str) -> str:
     lines += _rows("required", detected.required, detected)
     lines += _rows("optional", detected.optional, detected)
     if detected.by_libraries:
-        lines.append(f"libraries  {', '.join(variable.name for variable in detected.by_libraries)}")
+        shown = [variable.name for variable in detected.by_libraries[:_SHOWN_LIBRARIES]]
+        more = len(detected.by_libraries) - len(shown)
+        lines.append(f"libraries  {', '.join(shown)}{f' and {more} more (--json has all)' if more else ''}")
     if detected.hidden:
         lines.append(f"hidden     {', '.join(_relative(file, detected) for file in detected.hidden)}: read as empty")
     lines += [f"warning    {text}" for text in _warnings(detected)]

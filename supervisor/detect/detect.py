@@ -14,7 +14,7 @@ from supervisor.detect.judge import Search, advance, is_needed, settle
 from supervisor.detect.launch import Order, make_launch
 from supervisor.detect.model import Detected, DetectionError, Ending, Reader, Run
 from supervisor.detect.sources import SourceFiles
-from supervisor.detect.summary import Finding, summarize, why_incomplete
+from supervisor.detect.summary import Finding, summarize, telling, why_incomplete
 from supervisor.detect.typescript import Loader, loader_for
 from supervisor.process.reaper import Reaper
 
@@ -115,7 +115,7 @@ async def _search(runs: _Runs, order: Order) -> tuple[Search, Run]:
 
 def _check_begun(order: Order, run: Run) -> None:
     if run.failed and all(read.by is Reader.RUNTIME for read in run.reads):
-        last = "\n".join(f"  {line}" for line in run.output[-_QUOTED_LINES:]) or "  (it wrote nothing)"
+        last = "\n".join(f"  {line}" for line in telling(run)[-_QUOTED_LINES:]) or "  (it wrote nothing)"
         raise DetectionError(
             f"cannot detect what {order.entry!r} reads: it ended with {run.status} before it had read anything; make "
             f"it start, then ask again; its last lines:\n{last}"

@@ -31,7 +31,7 @@ _SECRET_VALUE = "0123456789abcdef" * 4  # 64 hexadecimal digits: long enough, an
 _RUNTIME = re.compile(
     r"(PATH|HOME|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TMP|TEMP|USER|LOGNAME|SHELL|PWD|TERM|COLORTERM|NO_COLOR|FORCE_COLOR"
     r"|NODE_(?!ENV$)\w+|UV_\w+|npm_\w+|NPM_\w+|PYTHON\w+|LD_\w+|XDG_\w+|SSL_CERT_\w+|(HTTPS?|NO|ALL)_PROXY"
-    r"|https?_proxy|no_proxy|all_proxy|VIRTUAL_ENV|COLUMNS|LINES|TSX_\w+|ESBUILD_\w+)$"
+    r"|https?_proxy|no_proxy|all_proxy|VIRTUAL_ENV|COLUMNS|LINES|TSX_\w+|ESBUILD_\w+|SUPERVISOR_\w+)$"
 )
 
 

@@ -13,6 +13,7 @@ from supervisor.detect.sources import Lines, default_of, names_it
 
 _MAX_PLACES = 20
 _MAX_QUOTED = 300
+_FRAME = re.compile(r"\s+at .*[:)]|Node\.js v\d")
 _ERROR = re.compile(r"(Uncaught )?[\w.]*(Error|Exception)\b.*:")
 
 
@@ -98,9 +99,14 @@ def why_incomplete(finding: Finding, seconds: float) -> str:
     return ""
 
 
+def telling(run: Run) -> list[str]:
+    """Its output without empty lines and the frames of Node's stack traces."""
+    return [line for line in run.output if line.strip() and not _FRAME.match(line)]
+
+
 def _last_words(run: Run, needed: Iterable[str]) -> str:
     given = ", ".join(sorted(needed))
-    lines = [line.strip() for line in run.output if line.strip() and not line.startswith(("    at ", "Node.js v"))]
+    lines = [line.strip() for line in telling(run)]
     errors = [line for line in lines if _ERROR.match(line)]
     said = (errors or lines or ["it wrote nothing"])[-1][:_MAX_QUOTED]
     hint = f"; with made-up values for {given}: give real ones with --set NAME=VALUE" if given else ""

@@ -108,5 +108,15 @@ def test_a_name_tells_kind_and_made_up_value(
 def test_names_of_secrets_and_of_the_runtime_are_known() -> None:
     names = ("JWT_SECRET", "api_key", "DB_PASSWORD", "MONKEY", "KEYBOARD", "TOKEN_URL")
     assert [is_secret(name) for name in names] == [True, True, True, False, False, False]
-    others = ("PATH", "TZ", "npm_config_x", "PYTHONPATH", "NODE_DEBUG", "NODE_ENV", "PORT", "APP_HOME")
-    assert [is_runtimes(name) for name in others] == [True] * 5 + [False] * 3
+    others = (
+        "PATH",
+        "TZ",
+        "npm_config_x",
+        "PYTHONPATH",
+        "NODE_DEBUG",
+        "SUPERVISOR_GENERATION",
+        "NODE_ENV",
+        "PORT",
+        "APP_HOME",
+    )
+    assert [is_runtimes(name) for name in others] == [True] * 6 + [False] * 3

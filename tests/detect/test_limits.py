@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import deque
 
 import anyio
 import pytest
@@ -33,6 +34,12 @@ async def test_a_value_that_is_given_takes_an_app_further(app: App) -> None:
     app.write("main.py", "import os\nif os.environ['STAGE'] != 'blue': raise ValueError('STAGE')\nos.environ['A']\n")
     assert found(await app.detect("main.py")) == ({"STAGE"}, set())
     assert found(await app.detect("main.py", STAGE="blue")) == ({"A"}, {"STAGE"})
+
+
+def test_quiet_is_a_second_without_a_read_and_with_hardly_any_work() -> None:
+    assert not attempt.is_quiet(deque([(0.0, 0.0), (0.9, 0.0)]))
+    assert attempt.is_quiet(deque([(0.0, 3.0), (0.5, 3.0), (1.0, 3.1)]))
+    assert not attempt.is_quiet(deque([(0.0, 3.0), (1.0, 3.5)]))
 
 
 async def test_an_endless_app_is_ended_at_the_deadline(app: App) -> None:

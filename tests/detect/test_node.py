@@ -146,3 +146,11 @@ async def test_env_files_of_the_app_do_not_answer_for_the_environment(app: App) 
     detected = await app.detect("main.js")
     assert found(detected) == ({"A"}, set())
     assert detected.hidden == (f"{app.folder}/.env",)
+
+
+async def test_going_through_all_that_there_is_reads_no_variable(app: App) -> None:
+    app.write(
+        "all.js", "// NAMED_HERE\n({ ...process.env }); Object.entries(process.env); Object.assign({}, process.env)"
+    )
+    app.write("main.js", "require('./all.js')\nfor (const name in process.env) process.env[name]")
+    assert found(await app.detect("main.js", NAMED_HERE="x", NOT_NAMED="x")) == (set(), set())

@@ -137,3 +137,16 @@ async def test_env_files_read_by_python_dotenv_do_not_answer_for_the_environment
     app.write(".env", "A=from-file\n")
     app.write("main.py", "import os\nfrom dotenv import load_dotenv\nload_dotenv()\nos.environ['A']\n")
     assert found(await app.detect(f"{sys.executable} main.py")) == ({"A"}, set())
+
+
+async def test_going_through_all_that_there_is_reads_no_variable(app: App) -> None:
+    app.write("everything.py", "# NAMED_HERE\nimport os\ndict(os.environ); {**os.environ}; list(os.environ.items())\n")
+    app.write("main.py", "import os, everything\nfor name in os.environ: os.environ[name]\n")
+    assert found(await app.detect("main.py", NAMED_HERE="x", NOT_NAMED="x")) == (set(), set())
+
+
+async def test_a_sitecustomize_of_the_app_still_gets_its_turn(app: App) -> None:
+    app.write("start/sitecustomize.py", "import builtins\nbuiltins.STARTED = True\n")
+    app.write("main.py", "import os, sitecustomize\nassert STARTED\nos.environ['A']\n")
+    detected = await app.detect("main.py", PYTHONPATH="start")
+    assert (found(detected), detected.why) == (({"A"}, set()), "")
