@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +136,7 @@ async def _first(child: Child, records: Records) -> Ending:
 
     A look at a regular interval, as a process that does nothing gives no sign.
     """
-    used: deque[tuple[float, float]] = deque()
+    seen: deque[Sample] = deque()
     lines = -1
     while True:
         with anyio.move_on_after(_TICK_SECONDS):
@@ -147,18 +147,29 @@ async def _first(child: Child, records: Records) -> Ending:
         now = anyio.current_time()
         if records.lines != lines:
             lines = records.lines
-            used.clear()
-        used.append((now, procfs.session_cpu_seconds(child.pid)))
-        if is_quiet(used):
+            seen.clear()
+        seen.append(Sample(now, *procfs.session_work(child.pid)))
+        if is_quiet(seen):
             return Ending.QUIET
-        while used[-1][0] - used[0][0] > QUIET_SECONDS + _TICK_SECONDS:
-            used.popleft()
+        while seen[-1].at - seen[0].at > QUIET_SECONDS + _TICK_SECONDS:
+            seen.popleft()
 
 
-def is_quiet(used: deque[tuple[float, float]]) -> bool:
-    """Whether the samples (time, CPU seconds until then) since the last read span a second of hardly any work."""
-    (first, before), (last, after) = used[0], used[-1]
-    return last - first >= QUIET_SECONDS and after - before < _BUSY_SHARE * (last - first)
+@dataclass(frozen=True)
+class Sample:
+    """A look at the app's processes: what they have used of a CPU, and whether one wanted it just then."""
+
+    at: float
+    cpu_seconds: float
+    wanting: bool
+
+
+def is_quiet(seen: Sequence[Sample]) -> bool:
+    """Whether the looks since the last read span a second of hardly any work, done or waited for."""
+    span = seen[-1].at - seen[0].at
+    if span < QUIET_SECONDS or 2 * sum(sample.wanting for sample in seen) > len(seen):
+        return False
+    return seen[-1].cpu_seconds - seen[0].cpu_seconds < _BUSY_SHARE * span
 
 
 @asynccontextmanager

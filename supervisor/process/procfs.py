@@ -110,9 +110,12 @@ def uptime_ticks() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
 
 
-def session_cpu_seconds(session: int) -> float:
-    """What the living processes of a session have used of a CPU; those that have ended no longer count."""
-    ticks = 0
+def session_work(session: int) -> tuple[float, bool]:
+    """What the living processes of a session have used of a CPU, in seconds, and whether one of them wants more now.
+
+    One that waits for its turn on a busy machine, or for the disk, uses nothing and is at work all the same.
+    """
+    ticks, wanting = 0, False
     for pid in pids():
         try:
             fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
@@ -120,7 +123,8 @@ def session_cpu_seconds(session: int) -> float:
             continue
         if int(fields[3]) == session:
             ticks += int(fields[11]) + int(fields[12])  # utime and stime, fields 14 and 15
-    return ticks / os.sysconf("SC_CLK_TCK")
+            wanting = wanting or fields[0] in (b"R", b"D")
+    return ticks / os.sysconf("SC_CLK_TCK"), wanting
 
 
 def ancestors() -> set[int]:

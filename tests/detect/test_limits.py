@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections import deque
 
 import anyio
 import pytest
@@ -37,9 +36,13 @@ async def test_a_value_that_is_given_takes_an_app_further(app: App) -> None:
 
 
 def test_quiet_is_a_second_without_a_read_and_with_hardly_any_work() -> None:
-    assert not attempt.is_quiet(deque([(0.0, 0.0), (0.9, 0.0)]))
-    assert attempt.is_quiet(deque([(0.0, 3.0), (0.5, 3.0), (1.0, 3.1)]))
-    assert not attempt.is_quiet(deque([(0.0, 3.0), (1.0, 3.5)]))
+    def looks(*seen: tuple[float, float, bool]) -> list[attempt.Sample]:
+        return [attempt.Sample(*each) for each in seen]
+
+    assert not attempt.is_quiet(looks((0.0, 0.0, False), (0.9, 0.0, False)))
+    assert attempt.is_quiet(looks((0.0, 3.0, False), (0.5, 3.0, True), (1.0, 3.1, False)))
+    assert not attempt.is_quiet(looks((0.0, 3.0, False), (1.0, 3.5, False)))
+    assert not attempt.is_quiet(looks((0.0, 3.0, True), (0.5, 3.0, True), (1.0, 3.0, False)))
 
 
 async def test_an_endless_app_is_ended_at_the_deadline(app: App) -> None:

@@ -110,14 +110,16 @@ def test_long_environment_is_read_whole() -> None:
     assert found
 
 
-def test_the_cpu_of_a_session_is_that_of_its_processes() -> None:
+def test_the_work_of_a_session_is_that_of_its_processes() -> None:
     busy = subprocess.Popen(["sh", "-c", "while :; do :; done"], start_new_session=True)
     idle = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
         deadline = time.monotonic() + 20
-        while procfs.session_cpu_seconds(busy.pid) < 0.1:
+        while procfs.session_work(busy.pid)[0] < 0.1:
             assert time.monotonic() < deadline, "a busy process was never seen to work"
-        assert procfs.session_cpu_seconds(idle.pid) < 0.1
+        assert procfs.session_work(busy.pid)[1]
+        used, wanting = procfs.session_work(idle.pid)
+        assert (used < 0.1, wanting) == (True, False)
     finally:
         for process in (busy, idle):
             process.kill()
