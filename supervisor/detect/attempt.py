@@ -30,6 +30,7 @@ _BUSY_SHARE = 0.2
 _RING_BYTES = 16 * 1024
 _READ_BYTES = 64 * 1024
 _KEPT_LINES = 50
+_MIN_MASKED_LENGTH = 4  # shorter ones are parts of ordinary words
 _LINE_LENGTH = 500
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])")
 
@@ -37,12 +38,16 @@ _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@
 class Output:
     """The last lines of each stream: an app that floods one must not push its last words out of the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, masked: Sequence[str] = ()) -> None:
+        self._masked = sorted((text for text in masked if len(text) >= _MIN_MASKED_LENGTH), key=len, reverse=True)
         self._kept: dict[str, deque[str]] = {name: deque(maxlen=_KEPT_LINES) for name in ("stdout", "stderr")}
 
     def add(self, line: Line) -> None:
-        """Take a line."""
-        self._kept[line.stream].append(plain(line.text))
+        """Take a line, without the values that must not be shown."""
+        text = line.text
+        for value in self._masked:
+            text = text.replace(value, "***")
+        self._kept[line.stream].append(plain(text))
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -52,7 +57,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Launch:
-    """How the app is run, the same each time. `environ` is all that it gets beside what is tried."""
+    """How the app is run, the same each time. `environ` is all that it gets beside what is tried; `masked` are values
+    that its output is shown without.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -60,6 +67,7 @@ class Launch:
     environ: Mapping[str, str]
     keep: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
 
 
 async def run_once(reaper: Reaper, launch: Launch, given: Mapping[str, str], *, seconds: float) -> Run:
@@ -79,7 +87,7 @@ async def run_once(reaper: Reaper, launch: Launch, given: Mapping[str, str], *, 
 async def _run_in(reaper: Reaper, launch: Launch, given: Mapping[str, str], scratch: str, seconds: float) -> Run:
     pipe = os.path.join(scratch, "records")
     os.mkfifo(pipe, 0o600)
-    records, output = Records(), Output()
+    records, output = Records(), Output(launch.masked)
     # Held open for writing too: no end of the file when one process of the app has written its last.
     descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     told, report = os.pipe2(os.O_CLOEXEC)

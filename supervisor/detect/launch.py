@@ -52,6 +52,7 @@ def make_launch(order: Order, entry: Entry, loader: Loader | None) -> Launch:
         app_dir=str(order.app_dir),
         environ=environ,
         keep=(*_kept(program, order.path), *_projects(order.app_dir)),
+        masked=tuple(given.values()),
         hidden=tuple(str(file) for file in dotenv_files(order.app_dir)),
     )
 

@@ -45,6 +45,12 @@ def test_quiet_is_a_second_without_a_read_and_with_hardly_any_work() -> None:
     assert not attempt.is_quiet(looks((0.0, 3.0, True), (0.5, 3.0, True), (1.0, 3.0, False)))
 
 
+async def test_a_value_that_is_given_is_not_quoted(app: App) -> None:
+    app.write("main.py", "import os\nraise ValueError('no ' + os.environ['DATABASE_URL'])\n")
+    detected = await app.detect("main.py", DATABASE_URL="postgres://user:hunter2@db/x")
+    assert detected.why.startswith("it ended with 1: ValueError: no ***; ")
+
+
 async def test_an_endless_app_is_ended_at_the_deadline(app: App) -> None:
     mark = f"ENDLESS_{os.getpid()}"
     app.write("main.py", f"import os, sys\nos.getenv('A')\nwhile True: {mark} = 1\n")
