@@ -1,21 +1,24 @@
-"""Output of children: pipes to lines, and a bounded ring of the last ones for each source."""
+"""Output of children: lines, and a bounded ring of the last ones for each source."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 
-MAX_LINE_BYTES = 16 * 1024
+from supervisor.process.framer import Framer, KeepWhole
+from supervisor.process.meter import Meter, Rate
+
 RING_BYTES = 1024 * 1024
 _FOLLOWER_LINES = 10_000
 _LINE_OVERHEAD = 200  # bytes a Line costs beside its text
-_READ_BYTES = 8 * 1024  # a turn's worth: `yes` makes 4,096 lines of it, and the loop waits for them
-_PIPE_BYTES = 64 * 1024  # what a pipe holds, pipe(7)
+GAP = "supervisor"
+"""The stream of the line that stands in a ring in the place of dropped ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +36,57 @@ class Line:
         at = self.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {"n": self.number, "at": at, "source": self.source, "stream": self.stream, "text": self.text}
 
+    @property
+    def cost_bytes(self) -> int:
+        """Bytes of memory, at most."""
+        return text_bytes(self.text) + _LINE_OVERHEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Output of a stream that was read and thrown away, as it came faster than `rate`."""
+
+    source: str
+    stream: str
+    lines: int
+    bytes: int
+    rate: Rate
+
+    @property
+    def reason(self) -> str:
+        """For people."""
+        return f"log lines dropped: {self.source} printed faster than {self.rate}"
+
 
 OnLine = Callable[[Line], None]
+OnDropped = Callable[[Dropped], None]
 
 
 class Ring:
     """The last lines of one source, at most `max_bytes` of them; writing never waits for a reader.
 
-    A follower too slow to keep up loses its oldest lines, never stalls the source.
+    A follower too slow to keep up loses its oldest lines, never stalls the source. `rate` is the limit of each of its
+    streams, none by default: what is beyond it is counted and told to `on_dropped`, for each process that prints once a
+    second at most and once at its end, and a line in the ring says so. `keep_whole` see `Framer`.
     """
 
-    def __init__(self, source: str, *, max_bytes: int = RING_BYTES, on_line: OnLine | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        max_bytes: int = RING_BYTES,
+        on_line: OnLine | None = None,
+        rate: Rate | None = None,
+        on_dropped: OnDropped | None = None,
+        keep_whole: KeepWhole | None = None,
+    ) -> None:
         self.source = source
+        self.keep_whole = keep_whole
+        self.lines_dropped = 0
+        self.bytes_dropped = 0
+        self._rate = rate or Rate(0, 0)
+        self._meters: dict[str, Meter] = {}
+        self._on_dropped = on_dropped
         self._max_bytes = max_bytes
         self._bytes = 0
         self._number = 0
@@ -54,14 +96,40 @@ class Ring:
 
     def add(self, text: str, stream: str = "stdout") -> None:
         """Append a line and wake followers; drops the oldest lines beyond the size."""
+        line = self._append(text, stream)
+        if self._on_line is not None:
+            self._on_line(line)
+
+    def framer(self, stream: str) -> Framer:
+        """What makes lines of this ring out of bytes."""
+        return Framer(partial(self.add, stream=stream), self.keep_whole)
+
+    def meter(self, stream: str) -> Meter:
+        """The one meter of a stream, whoever prints to it: a flood of errors does not cost the other one's lines."""
+        if stream not in self._meters:
+            self._meters[stream] = Meter(self._rate, time.monotonic())
+        return self._meters[stream]
+
+    def lost(self, stream: str, lines: int, size_bytes: int) -> None:
+        """Note that so much was dropped; a last line of it may have been cut, so `lines` may be 0."""
+        self.lines_dropped += lines
+        self.bytes_dropped += size_bytes
+        dropped = Dropped(self.source, stream, lines, size_bytes, self._rate)
+        self._append(f"{dropped.reason}, count={lines}, bytes={size_bytes}", GAP)
+        if self._on_dropped is not None:
+            self._on_dropped(dropped)
+
+    def _append(self, text: str, stream: str) -> Line:
         self._number += 1
         line = Line(self._number, datetime.now(UTC), self.source, stream, text)
         self._lines.append(line)
-        self._bytes += _cost(text)
+        self._bytes += line.cost_bytes
         while self._bytes > self._max_bytes and len(self._lines) > 1:
-            self._bytes -= _cost(self._lines.popleft().text)
-        if self._on_line is not None:
-            self._on_line(line)
+            self._bytes -= self._lines.popleft().cost_bytes
+        self._wake()
+        return line
+
+    def _wake(self) -> None:
         wakers, self._wakers = self._wakers, set()
         for waker in wakers:
             waker.set()
@@ -106,97 +174,6 @@ class Ring:
                 number = line.number
 
 
-def _cost(text: str) -> int:
+def text_bytes(text: str) -> int:
     """Bytes of memory, at most: one character outside ASCII may make all of them four bytes wide."""
-    return (len(text) if text.isascii() else 4 * len(text)) + _LINE_OVERHEAD
-
-
-class Framer:
-    """Cuts a byte stream into lines; a line beyond `MAX_LINE_BYTES` is delivered in pieces, so memory stays bounded.
-
-    How the stream is chunked makes no difference, and no piece ends within a UTF-8 character.
-    """
-
-    def __init__(self, deliver: Callable[[str], None]) -> None:
-        self._deliver = deliver
-        self._rest = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes; every whole line is delivered before this returns."""
-        *whole, rest = (self._rest + data).split(b"\n")
-        for line in whole:
-            self._deliver(_text(self._pieces(line.removesuffix(b"\r"))))
-        # A CR at the end may belong to a line end still to come, so it does not make the line too long yet.
-        held = b"\r" if rest.endswith(b"\r") else b""
-        self._rest = self._pieces(rest.removesuffix(b"\r")) + held
-
-    def close(self) -> None:
-        """Deliver what stands without a newline."""
-        if self._rest:
-            self._deliver(_text(self._pieces(self._rest)))
-            self._rest = b""
-
-    def _pieces(self, line: bytes) -> bytes:
-        """Deliver pieces of `line` until what is left, which is given back, fits in one."""
-        while len(line) > MAX_LINE_BYTES:
-            cut = _cut(line)
-            self._deliver(_text(line[:cut]))
-            line = line[cut:]
-        return line
-
-
-def _cut(line: bytes) -> int:
-    """Where to cut an overlong line: at the limit, or up to three bytes before it to spare a character."""
-    for cut in range(MAX_LINE_BYTES, MAX_LINE_BYTES - 4, -1):
-        if line[cut] & 0xC0 != 0x80:  # not a continuation byte
-            return cut
-    return MAX_LINE_BYTES
-
-
-def _text(line: bytes) -> str:
-    return line.decode(errors="replace")
-
-
-class Pump:
-    """Moves one pipe of a child (a non-blocking read end, closed by `run`) into a ring, line by line."""
-
-    def __init__(self, descriptor: int, ring: Ring, stream: str) -> None:
-        self._descriptor = descriptor
-        self._framer = Framer(lambda text: ring.add(text, stream))
-        self._ended = False
-
-    async def run(self) -> None:
-        """Read until the end of the pipe, which is when everybody who holds it is gone.
-
-        Cancelling takes what is already in the pipe along, so the last words of a killed process are kept.
-        """
-        try:
-            while not self._ended:
-                await anyio.wait_readable(self._descriptor)
-                self._read()
-        finally:
-            try:
-                self.drain()
-                self._framer.close()
-            finally:
-                os.close(self._descriptor)
-                self._ended = True
-
-    def drain(self) -> None:
-        """Take what is in the pipe now, one pipe's worth at most as a flooder fills it again; never blocks."""
-        for _ in range(_PIPE_BYTES // _READ_BYTES):
-            if self._ended or not self._read():
-                return
-
-    def _read(self) -> bool:
-        """Take one turn's worth; False when the pipe is empty or at its end."""
-        try:
-            data = os.read(self._descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._framer.close()
-            self._ended = True
-            return False
-        self._framer.feed(data)
-        return True
+    return len(text) if text.isascii() else 4 * len(text)

@@ -22,7 +22,8 @@ from anyio.abc import TaskGroup, TaskStatus
 from supervisor.process import procfs
 from supervisor.process.child import Child, Command, KillMode
 from supervisor.process.leftovers import MARKER_VARIABLE, SpawnRecord, Survivor
-from supervisor.process.output import Pump, Ring
+from supervisor.process.output import Ring
+from supervisor.process.pump import Pump
 
 SLOW_TICK_SECONDS = 10.0
 LINGER_SECONDS = 10.0

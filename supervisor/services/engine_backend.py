@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import anyio
@@ -23,7 +22,7 @@ from supervisor.engine.errors import Unavailable
 from supervisor.engine.events import EngineEvent, Lost, StreamItem
 from supervisor.probe.verdict import Verdict
 from supervisor.process.child import Exit
-from supervisor.process.output import Framer, Ring
+from supervisor.process.output import Ring
 
 LOOK_SECONDS = 5.0
 _TAIL_LINES = 100
@@ -152,7 +151,7 @@ class EngineBackend:
 
     async def _follow(self, seen: Seen) -> None:
         """The output of one run to its end, line by line; a connection that breaks is taken up again."""
-        framers = {name: Framer(partial(self.ring.add, stream=name)) for name in ("stdout", "stderr")}
+        framers = {name: self.ring.framer(name) for name in ("stdout", "stderr")}
         tail = 0 if seen.run == self._found else _TAIL_LINES
         while True:
             try:
