@@ -112,8 +112,8 @@ class _Phase:
 class StatusFold:
     """`publish` is an event subscriber; `as_dict` gives the document, JSON-ready, at any time.
 
-    `services` and `apps` are the names known before their first event. `orphans_reaped` is read when asked: a count
-    that moves too often for an event each. `clock` is monotonic, in seconds.
+    `services` and `apps` are the names known before their first event. `orphans_reaped`, `output_dropped` and
+    `log_lines_lost` are read when asked: counts that move too often for an event each. `clock` is monotonic seconds.
     """
 
     def __init__(
@@ -122,10 +122,14 @@ class StatusFold:
         services: Iterable[str] = (),
         apps: Iterable[str] = (),
         orphans_reaped: Callable[[], int] = lambda: 0,
+        output_dropped: Callable[[], list[dict[str, Any]]] = list,
+        log_lines_lost: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._orphans_reaped = orphans_reaped
+        self._output_dropped = output_dropped
+        self._log_lines_lost = log_lines_lost
         self._began = clock()
         self._identity: dict[str, Any] = {"version": "", "pid": 0, "mode": "", "reaping": ""}
         self._state = OverallState.INITIALIZING
@@ -174,6 +178,8 @@ class StatusFold:
             "hooks": list(self._hooks.values()),
             "warnings": list(self._warnings),
             "orphans_reaped": self._orphans_reaped(),
+            "output_dropped": self._output_dropped(),
+            "log_lines_lost": self._log_lines_lost(),
         }
 
     def _service(self, name: str) -> _Service:

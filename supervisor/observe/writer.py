@@ -13,16 +13,17 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-QUEUE_BYTES = 2 * 1024 * 1024
-_BATCH_BYTES = 64 * 1024
+QUEUE_BYTES = 4 * 1024 * 1024  # holds the burst that a source may print at once
+_BATCH_BYTES = 16 * 1024  # between two of them the loop gets the interpreter lock
 
 
 class Writer(Generic[T]):
     """Renders and writes items in the order of `put`; the descriptor stays the caller's.
 
     When the reader stalls, the oldest items beyond `max_bytes` are dropped; when writing works again, `announce(count)`
-    is written in their place. A closed pipe or a full disk loses items and nothing else. The thread sleeps while there
-    is nothing to do, and is a daemon thread: a stalled reader cannot keep the process alive.
+    is written in their place. A closed pipe or a full disk loses items and nothing else: a line cut off there is ended
+    before the next one. The thread sleeps while there is nothing to do, and is a daemon thread: a stalled reader cannot
+    keep the process alive.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class Writer(Generic[T]):
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._lost = 0
+        self._torn = False
+        self.total_lost = 0
         self._busy = False
         self._closing = False
         # Its lock is re-entrant: a Python signal handler that logs may interrupt a `put` of the same thread.
@@ -56,7 +59,7 @@ class Writer(Generic[T]):
             self._bytes += size_bytes
             while self._bytes > self._max_bytes and len(self._items) > 1:
                 self._bytes -= self._items.popleft()[1]
-                self._lost += 1
+                self._lose(1)
             self._changed.notify_all()
 
     def flush(self, deadline_seconds: float) -> bool:
@@ -76,16 +79,31 @@ class Writer(Generic[T]):
     def _is_idle(self) -> bool:
         return not self._items and not self._busy
 
+    def _lose(self, count: int) -> None:
+        self._lost += count
+        self.total_lost += count
+
     def _run(self) -> None:
         while True:
             batch, lost = self._take()
             if not batch:
                 return
-            text = "".join(self._rendered(item) for item in batch)
-            head = self._announce(lost) if lost else ""
-            if not self._write((head + text).encode(errors="replace")):
-                with self._changed:
-                    self._lost += lost + len(batch)
+            pieces = [_encoded(self._rendered(item)) for item in batch]
+            head = _encoded(self._announce(lost)) if lost else b""
+            mend = b"\n" if self._torn else b""
+            written = self._write(b"".join([mend, head, *pieces]))
+            if written is not None:
+                self._account(written - len(mend) - len(head), pieces, lost)
+
+    def _account(self, written: int, pieces: list[bytes], announced: int) -> None:
+        """After a write that failed: what is whole out there is not lost."""
+        with self._changed:
+            if written < 0:
+                self._lost += announced
+            for piece in pieces:
+                written -= len(piece)
+                if written < 0:
+                    self._lose(1)
 
     def _take(self) -> tuple[list[T], int]:
         """Wait for items; an empty batch means that it is over."""
@@ -110,7 +128,8 @@ class Writer(Generic[T]):
         except Exception as error:  # the log must survive a value nobody thought of
             return f"cannot render a log record: {error!r}\n"
 
-    def _write(self, data: bytes) -> bool:
+    def _write(self, data: bytes) -> int | None:
+        """How much was written before it failed; None when all was."""
         view = memoryview(data)
         while view:
             try:
@@ -118,8 +137,11 @@ class Writer(Generic[T]):
             except BlockingIOError:
                 self._wait_writable()
             except OSError:
-                return False
-        return True
+                written = len(data) - len(view)
+                self._torn = data[:written][-1:] not in (b"", b"\n") or (written == 0 and self._torn)
+                return written
+        self._torn = False
+        return None
 
     def _wait_writable(self) -> None:
         """Whoever shares our terminal may have made it non-blocking; that flag belongs to all who share it."""
@@ -127,3 +149,7 @@ class Writer(Generic[T]):
         with contextlib.suppress(OSError):
             poll.register(self._descriptor, select.POLLOUT)
             poll.poll()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="replace")

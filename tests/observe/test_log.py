@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from supervisor.core import events
 from supervisor.core.events import Event, GenerationState, Health, OverallState, ServiceState
 from supervisor.core.secret import Secret
-from supervisor.observe.log import TEXTS, LogSink, capture_logging, level_of, wants_json
-from supervisor.process.output import Line
+from supervisor.observe.log import TEXTS, LogSink, Record, capture_logging, level_of, wants_json
+from supervisor.observe.writer import QUEUE_BYTES
+from supervisor.process.meter import Rate
+from supervisor.process.output import Dropped, Line, Ring
 
 _AT = datetime(2026, 3, 4, 5, 6, 7, 89_000, tzinfo=UTC)
 
@@ -26,6 +32,7 @@ class Printed:
 
     def __init__(self, **options: Any) -> None:
         self._read_end, self._write_end = os.pipe()
+        fcntl.fcntl(self._write_end, fcntl.F_SETPIPE_SZ, 1024 * 1024)  # nobody reads it before the end
         self.sink = LogSink(descriptor=self._write_end, **options)
 
     def text(self) -> str:
@@ -250,3 +257,86 @@ def test_render_callbacks_are_independent_of_global_structlog_settings() -> None
         assert printed.records()[0]["msg"] == "still there"
     finally:
         structlog.reset_defaults()
+
+
+_values = st.one_of(
+    st.text(alphabet=st.characters(), max_size=50),
+    st.sampled_from(["\x00\x1b[31m\r", "a\u2028b\u2029c\x85", "\ud800 lone \udfff", '"\\', "\n\n", "\ufffe\U0010ffff"]),
+    st.floats(),
+    st.integers(),
+    st.binary(max_size=9),
+    st.none(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=40), st.dictionaries(st.sampled_from("abcdef"), _values)), max_size=5))
+def test_each_record_is_one_line_of_valid_json_whatever_is_in_it(records: list[tuple[str, dict[str, Any]]]) -> None:
+    printed = Printed(as_json=True)
+    for text, keys in records:
+        printed.sink.record(Record(_AT, "info", "log", text, keys=keys))
+    lines = printed.text().splitlines()
+    assert len(lines) == len(records)
+    assert all(isinstance(_strictly(line), dict) for line in lines)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.sampled_from(
+                [b"\xed\xa0\x80", b"\xff\xfe", "\u2028\u2029\x85".encode(), b"\x00\x1b]0;x\x07", b'"\\u12', b"\r\n"]
+            ),
+            st.integers(16_370, 16_400).map(lambda size: b"x" * size),
+        ),
+        max_size=12,
+    )
+)
+def test_each_line_of_a_child_is_one_line_of_valid_json_whatever_it_prints(pieces: list[bytes]) -> None:
+    printed = Printed(as_json=True)
+    ring = Ring("app", on_line=printed.sink.line)
+    framer = ring.framer("stderr")
+    for piece in pieces:
+        framer.feed(piece)
+    framer.close()
+    found = [_strictly(line) for line in printed.text().splitlines()]
+    assert [one["n"] for one in map(Line.as_dict, ring.tail(10**6))] == list(range(1, len(found) + 1))
+    assert [one["msg"] for one in found] == [line.text for line in ring.tail(10**6)]
+    assert {one["source"] for one in found} <= {"app"}
+
+
+def _strictly(line: str) -> dict[str, Any]:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    value: dict[str, Any] = json.loads(line, parse_constant=refuse)
+    return value
+
+
+def test_dropped_output_is_said_with_its_counts() -> None:
+    printed = Printed(as_json=True)
+    printed.sink.dropped(Dropped("api", "stderr", 12, 3456, Rate(lines=100, bytes=1024 * 1024)))
+    (record,) = printed.records()
+    assert record["event"] == "log.dropped"
+    assert record["level"] == "warning"
+    assert record["msg"] == "log lines dropped: api printed faster than 100 lines or 1 MiB a second"
+    assert (record["source"], record["stream"], record["count"], record["bytes"]) == ("api", "stderr", 12, 3456)
+
+
+def test_queue_of_lines_that_nobody_reads_is_bounded_by_the_memory_they_take() -> None:
+    read_end, write_end = os.pipe()
+    sink = LogSink(descriptor=write_end, as_json=True)
+    ring = Ring("app", on_line=sink.line, max_bytes=1000)
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            ring.add("漢🦊" * 100 + str(number))  # 4 bytes a character in memory
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        os.close(read_end)
+        sink.close(1.0)
+        os.close(write_end)
+    assert size < 1.5 * QUEUE_BYTES
+    assert sink.lines_lost > 10_000

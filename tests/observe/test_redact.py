@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from supervisor.core.secret import Secret
 from supervisor.observe.redact import Redactor
+from supervisor.process.framer import MAX_LINE_BYTES, Framer
 
 
 def test_registered_secret_is_masked_wherever_it_stands() -> None:
@@ -53,3 +56,33 @@ def test_nested_values_are_masked_and_keys_kept() -> None:
     redactor.register_secret("s3cr3t-value")
     value = {"a": ["x s3cr3t-value", 1, None], "s": Secret("any"), "deep": {"t": ("s3cr3t-value",)}}
     assert redactor.value(value) == {"a": ["x ***", 1, None], "s": "***", "deep": {"t": ["***"]}}
+
+
+@pytest.mark.parametrize("secret", ["hunter2-with-more", 'quo"ted\\secret', "päßwörd-lang-genug"])
+def test_secret_within_json_that_an_app_printed_is_masked(secret: str) -> None:
+    redactor = Redactor()
+    redactor.register_secret(secret)
+    for plain in (True, False):
+        printed = redactor.text(json.dumps({"key": secret}, ensure_ascii=plain))
+        assert printed == '{"key": "***"}'
+
+
+def test_lines_of_a_long_secret_are_masked_one_by_one() -> None:
+    redactor = Redactor()
+    body = ["MIGHAgEAMBMGByqGSM49AgEGCCqGSM49", "AwEHBG0wawIBAQQgevZzL1gdAFr88hb2"]
+    redactor.register_secret("\n".join(["-----BEGIN PRIVATE KEY-----", *body, "-----END PRIVATE KEY-----"]))
+    assert [redactor.text(line) for line in body] == ["***", "***"]
+    assert redactor.text("-----BEGIN PRIVATE KEY-----") == "-----BEGIN PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize("secret", ["a-secret-of-24-characters", "postgres://user:pa55w0rd@host/database"])
+def test_secret_on_the_border_of_an_overlong_line_is_masked_whole(secret: str) -> None:
+    redactor = Redactor()
+    redactor.register_secret(secret)
+    for before in range(MAX_LINE_BYTES - len(secret) - 2, MAX_LINE_BYTES + 2):
+        lines: list[str] = []
+        framer = Framer(lines.append, redactor.keep_whole)
+        framer.feed(b"x" * before + secret.encode() + b"y" * 100)
+        framer.close()
+        printed = "".join(map(redactor.text, lines))
+        assert printed == "x" * before + "***" + "y" * 100

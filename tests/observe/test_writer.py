@@ -4,9 +4,12 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +158,25 @@ def test_put_from_a_signal_handler_that_interrupts_a_put_does_not_hang(pipe: tup
         signal.signal(signal.SIGUSR1, before)
     assert "from the handler" in _read_until(pipe[0], "handler\n")
     writer.close()
+
+
+def test_line_cut_off_by_a_full_disk_is_ended_before_the_next(tmp_path: Path) -> None:
+    """A file that may only be so big is a disk that is full."""
+    program = """
+import os, resource, signal, sys
+from supervisor.observe.writer import Writer
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (25, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+writer = Writer(log, render=lambda item: f"{item}\\n", announce=lambda count: f"lost {count}\\n")
+for item in ("whole line", "another one", "cut off here"):
+    writer.put(item, 10)
+    assert writer.flush(10)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+writer.put("after it", 10)
+assert writer.flush(10)
+assert writer.total_lost == 1
+"""
+    log = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", program, str(log)], check=True, timeout=30)
+    assert log.read_text().splitlines() == ["whole line", "another one", "cu", "lost 1", "after it"]
