@@ -37,6 +37,7 @@ from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
 from supervisor.parts import Parts, Rings
 from supervisor.placement import Placement, find_placement
+from supervisor.process.meter import Rate
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
 from supervisor.rollout.app_releases import AppReleases
@@ -52,6 +53,8 @@ from supervisor.triggers.signals import Meaning, SignalLoop, meaning, name_of
 STOP_SECONDS_AS_PID1 = 8.5  # Docker kills after 10
 STOP_SECONDS = 60.0
 _FLUSH_SECONDS = 1.0
+# Python's own 5 ms is what each turn of the loop waits while the log's thread renders a flood.
+_SWITCH_SECONDS = 0.0005
 _STOP_SPARE_SECONDS = 1.5
 
 
@@ -70,6 +73,7 @@ def run_daemon(loaded: Loaded, entry: Entry, reread: Callable[[], Loaded]) -> in
     `reread` gives the settings as the sources say when it is called.
     """
     settings = loaded.settings
+    sys.setswitchinterval(_SWITCH_SECONDS)
     sink = LogSink(as_json=wants_json(settings.log_format), level=settings.log_level)
     capture_logging(sink)
     code = ExitCode.INTERNAL
@@ -102,6 +106,8 @@ class Daemon:
             services=self._settings.user_services,
             apps=self._settings.app_names,
             orphans_reaped=lambda: self._reaper.orphans_reaped,
+            output_dropped=lambda: self._rings.dropped(),
+            log_lines_lost=lambda: sink.lines_lost,
         )
         self._overall = OverallFold(self._bus.publish, apps=self._settings.app_names)
         # The overall state comes last: it publishes its own event from within others.
@@ -110,7 +116,7 @@ class Daemon:
         self._publish = self._bus.publish
         self._reaping = adopt_orphans()
         self._state = State(Paths.of(self._settings, dict(os.environ)))
-        self._rings = Rings(sink.line)
+        self._rings = Rings(sink.line, rate=Rate(), on_dropped=sink.dropped, keep_whole=sink.redactor.keep_whole)
         self._reaper = Reaper(
             install_id=self._state.install.uuid,
             entry_mask=entry.mask,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from supervisor.app.front.model import Front
 from supervisor.app.route import Route, RouteSpec
@@ -19,7 +20,9 @@ from supervisor.core.settings import Settings
 from supervisor.environment.resolve import complaint
 from supervisor.fronts import Fronts
 from supervisor.placement import Placement
-from supervisor.process.output import OnLine, Ring
+from supervisor.process.framer import KeepWhole
+from supervisor.process.meter import Rate
+from supervisor.process.output import OnDropped, OnLine, Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.services.runner import Watching
@@ -34,14 +37,30 @@ OnEnd = Callable[[str, SupervisorError | None], None]
 class Rings:
     """The output ring of every source, made on first use."""
 
-    def __init__(self, on_line: OnLine) -> None:
+    def __init__(
+        self,
+        on_line: OnLine,
+        *,
+        rate: Rate | None = None,
+        on_dropped: OnDropped | None = None,
+        keep_whole: KeepWhole | None = None,
+    ) -> None:
         self._on_line = on_line
+        self._rate = rate
+        self._on_dropped = on_dropped
+        self._keep_whole = keep_whole
         self._rings: dict[str, Ring] = {}
 
     def ring(self, name: str) -> Ring:
         """The ring of `name`."""
         if name not in self._rings:
-            self._rings[name] = Ring(name, on_line=self._on_line)
+            self._rings[name] = Ring(
+                name,
+                on_line=self._on_line,
+                rate=self._rate,
+                on_dropped=self._on_dropped,
+                keep_whole=self._keep_whole,
+            )
         return self._rings[name]
 
     def sources(self) -> list[str]:
@@ -51,6 +70,14 @@ class Rings:
     def get(self, name: str) -> Ring | None:
         """The ring of `name` where there is one."""
         return self._rings.get(name)
+
+    def dropped(self) -> list[dict[str, Any]]:
+        """What was dropped of each source that printed too fast; JSON-ready."""
+        return [
+            {"source": name, "lines": ring.lines_dropped, "bytes": ring.bytes_dropped}
+            for name, ring in sorted(self._rings.items())
+            if ring.bytes_dropped
+        ]
 
 
 class Parts:
