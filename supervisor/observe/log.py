@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from supervisor.core import events
 from supervisor.core.events import Event
@@ -183,6 +183,61 @@ class _Returned:
         return text
 
 
+class Rendering:
+    """Records and children's lines as text, masked; of JSON each is one valid line whatever is in it."""
+
+    def __init__(self, redactor: Redactor, *, as_json: bool) -> None:
+        self._redactor = redactor
+        self._as_json = as_json
+        renderer = JsonRenderer() if as_json else TextRenderer()
+        self._logger = structlog.BoundLogger(_Returned(), [self._mask, renderer], {})
+
+    def __call__(self, item: Record | Line) -> str:
+        """With its newline."""
+        if isinstance(item, Line):
+            return self._line(item)
+        try:
+            return self._record(item)
+        except Exception as error:  # a value nobody thought of must not make a line that is no JSON
+            keys = {"about": item.event, "error": repr(error)}
+            return self._record(Record(item.at, "error", "log.broken", "cannot render a log record", keys=keys))
+
+    def _record(self, item: Record) -> str:
+        values = {"at": item.at, "level": item.level, "source": item.source, "msg": item.text, **item.keys}
+        return f"{self._logger.msg(item.event, **values)}\n"
+
+    def _line(self, line: Line) -> str:
+        if not self._as_json:
+            # Children write for a terminal: their colours are theirs, so the text is passed on as it is.
+            at = line.at.astimezone().strftime("%H:%M:%S.%f")[:12]
+            return f"{at} {line.stream.removeprefix('std'):<5} [{line.source}] {self._redactor.text(line.text)}\n"
+        # The same keys in the same order as `JsonRenderer`, in a quarter of its time: a flood is made of these.
+        values = {
+            "at": stamp(line.at),
+            "level": "info",
+            "event": "output",
+            "msg": self._redactor.text(line.text),
+            "source": line.source,
+            "stream": line.stream,
+        }
+        return f"{_one_line(_to_json(values))}\n"
+
+    def _mask(self, logger: Any, method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        for key, value in record.items():
+            record[key] = self._redactor.value(value)
+        return record
+
+
+class Files(Protocol):
+    """Where lines are kept beside the log (`logfiles.LogFiles`)."""
+
+    def put(self, item: Record | Line, size_bytes: int) -> None:
+        """Take one; never blocks."""
+
+    def close(self, deadline_seconds: float) -> None:
+        """Write what is left."""
+
+
 class LogSink:
     """The log as a whole. `publish` is an event subscriber, `line` takes children's output; neither blocks or raises.
 
@@ -194,29 +249,28 @@ class LogSink:
         self, *, descriptor: int = 1, as_json: bool, level: str = "info", redactor: Redactor | None = None
     ) -> None:
         self.redactor = redactor or Redactor()
-        self._as_json = as_json
+        self.files: Files | None = None
         self._printed = frozenset(LEVELS[LEVELS.index(level) :])
-        renderer = JsonRenderer() if as_json else TextRenderer()
-        self._logger = structlog.BoundLogger(_Returned(), [self._mask, renderer], {})
+        self._render = Rendering(self.redactor, as_json=as_json)
         self._writer: Writer[Record | Line] = Writer(descriptor, render=self._render, announce=self._announce)
 
     def publish(self, event: Event) -> None:
         """Print an event."""
         if level_of(event) in self._printed:
-            self._put(record_of(event))
+            self._put_record(record_of(event))
 
     def record(self, record: Record) -> None:
         """Print a line that is no event: a library's."""
         if record.level in self._printed:
-            self._put(record)
+            self._put_record(record)
 
-    def _put(self, record: Record) -> None:
-        texts = sum(text_bytes(value) for value in record.keys.values() if isinstance(value, str))
-        self._writer.put(record, _EVENT_BYTES + text_bytes(record.text) + texts)
+    def warn(self, text: str) -> None:
+        """Print what is wrong with the log itself."""
+        self.record(Record(datetime.now(UTC), "warning", "log.trouble", text))
 
     def line(self, line: Line) -> None:
         """Print a line of a child's output with its source's name."""
-        self._writer.put(line, line.cost_bytes)
+        self._put(line, line.cost_bytes)
 
     def dropped(self, dropped: Dropped) -> None:
         """Print that output was dropped."""
@@ -238,41 +292,18 @@ class LogSink:
 
     def close(self, deadline_seconds: float = 1.0) -> None:
         """Flush, then stop printing."""
+        if self.files is not None:
+            self.files.close(deadline_seconds)
         self._writer.close(deadline_seconds)
 
-    def _render(self, item: Record | Line) -> str:
-        if isinstance(item, Line):
-            return self._render_line(item)
-        try:
-            return self._render_record(item)
-        except Exception as error:  # a value nobody thought of must not make a line that is no JSON
-            keys = {"about": item.event, "error": repr(error)}
-            return self._render_record(Record(item.at, "error", "log.broken", "cannot render a log record", keys=keys))
+    def _put_record(self, record: Record) -> None:
+        texts = sum(text_bytes(value) for value in record.keys.values() if isinstance(value, str))
+        self._put(record, _EVENT_BYTES + text_bytes(record.text) + texts)
 
-    def _render_record(self, item: Record) -> str:
-        values = {"at": item.at, "level": item.level, "source": item.source, "msg": item.text, **item.keys}
-        return f"{self._logger.msg(item.event, **values)}\n"
-
-    def _render_line(self, line: Line) -> str:
-        if not self._as_json:
-            # Children write for a terminal: their colours are theirs, so the text is passed on as it is.
-            at = line.at.astimezone().strftime("%H:%M:%S.%f")[:12]
-            return f"{at} {line.stream.removeprefix('std'):<5} [{line.source}] {self.redactor.text(line.text)}\n"
-        # The same keys in the same order as `JsonRenderer`, in a quarter of its time: a flood is made of these.
-        values = {
-            "at": stamp(line.at),
-            "level": "info",
-            "event": "output",
-            "msg": self.redactor.text(line.text),
-            "source": line.source,
-            "stream": line.stream,
-        }
-        return f"{_one_line(_to_json(values))}\n"
-
-    def _mask(self, logger: Any, method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        for key, value in record.items():
-            record[key] = self.redactor.value(value)
-        return record
+    def _put(self, item: Record | Line, size_bytes: int) -> None:
+        self._writer.put(item, size_bytes)
+        if self.files is not None:
+            self.files.put(item, size_bytes)
 
     def _announce(self, count: int) -> str:
         text = "log lines dropped: whoever reads the log is too slow or gone"

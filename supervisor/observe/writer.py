@@ -17,38 +17,29 @@ QUEUE_BYTES = 4 * 1024 * 1024  # holds the burst that a source may print at once
 _BATCH_BYTES = 16 * 1024  # between two of them the loop gets the interpreter lock
 
 
-class Writer(Generic[T]):
-    """Renders and writes items in the order of `put`; the descriptor stays the caller's.
+class Queue(Generic[T]):
+    """Hands items on in a thread, in the order of `put`; beyond `max_bytes` the oldest are dropped and counted.
 
-    When the reader stalls, the oldest items beyond `max_bytes` are dropped; when writing works again, `announce(count)`
-    is written in their place. A closed pipe or a full disk loses items and nothing else: a line cut off there is ended
-    before the next one. The thread sleeps while there is nothing to do, and is a daemon thread: a stalled reader cannot
-    keep the process alive.
+    The thread sleeps while there is nothing to do, and is a daemon thread: what it waits for cannot keep the process
+    alive.
     """
 
-    def __init__(
-        self,
-        descriptor: int,
-        *,
-        render: Callable[[T], str],
-        announce: Callable[[int], str],
-        max_bytes: int = QUEUE_BYTES,
-    ) -> None:
-        self._descriptor = descriptor
-        self._render = render
-        self._announce = announce
+    def __init__(self, name: str, max_bytes: int = QUEUE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._lost = 0
-        self._torn = False
         self.total_lost = 0
         self._busy = False
         self._closing = False
         # Its lock is re-entrant: a Python signal handler that logs may interrupt a `put` of the same thread.
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+
+    def _handle(self, batch: list[T], lost: int) -> None:
+        """Called in the thread; `lost` items are gone since the last call."""
+        raise NotImplementedError
 
     def put(self, item: T, size_bytes: int) -> None:
         """Queue one item; never blocks. From any thread."""
@@ -88,22 +79,7 @@ class Writer(Generic[T]):
             batch, lost = self._take()
             if not batch:
                 return
-            pieces = [_encoded(self._rendered(item)) for item in batch]
-            head = _encoded(self._announce(lost)) if lost else b""
-            mend = b"\n" if self._torn else b""
-            written = self._write(b"".join([mend, head, *pieces]))
-            if written is not None:
-                self._account(written - len(mend) - len(head), pieces, lost)
-
-    def _account(self, written: int, pieces: list[bytes], announced: int) -> None:
-        """After a write that failed: what is whole out there is not lost."""
-        with self._changed:
-            if written < 0:
-                self._lost += announced
-            for piece in pieces:
-                written -= len(piece)
-                if written < 0:
-                    self._lose(1)
+            self._handle(batch, lost)
 
     def _take(self) -> tuple[list[T], int]:
         """Wait for items; an empty batch means that it is over."""
@@ -121,6 +97,47 @@ class Writer(Generic[T]):
                 self._bytes -= size
                 room -= size
             return batch, lost
+
+
+class Writer(Queue[T]):
+    """Renders and writes items to a descriptor, which stays the caller's.
+
+    When the reader stalls, the oldest items are dropped; when writing works again, `announce(count)` is written in
+    their place. A closed pipe or a full disk loses items and nothing else: a line cut off there is ended before the
+    next one.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        render: Callable[[T], str],
+        announce: Callable[[int], str],
+        max_bytes: int = QUEUE_BYTES,
+    ) -> None:
+        self._descriptor = descriptor
+        self._render = render
+        self._announce = announce
+        self._torn = False
+        super().__init__("log writer", max_bytes)
+
+    def _handle(self, batch: list[T], lost: int) -> None:
+        pieces = [_encoded(self._rendered(item)) for item in batch]
+        head = _encoded(self._announce(lost)) if lost else b""
+        mend = b"\n" if self._torn else b""
+        written = self._write(b"".join([mend, head, *pieces]))
+        if written is not None:
+            self._account(written - len(mend) - len(head), pieces, lost)
+
+    def _account(self, written: int, pieces: list[bytes], announced: int) -> None:
+        """After a write that failed: what is whole out there is not lost."""
+        with self._changed:
+            if written < 0:
+                self._lost += announced
+            for piece in pieces:
+                written -= len(piece)
+                if written < 0:
+                    self._lose(1)
 
     def _rendered(self, item: T) -> str:
         try:
