@@ -32,9 +32,10 @@ from supervisor.core.settings import Loaded
 from supervisor.fronts import Fronts
 from supervisor.migrate import migrate
 from supervisor.observe.eventlog import EventLog
-from supervisor.observe.log import LogSink, capture_logging, wants_json
+from supervisor.observe.log import LogSink
 from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
+from supervisor.open_log import open_log
 from supervisor.parts import Parts, Rings
 from supervisor.placement import Placement, find_placement
 from supervisor.process.meter import Rate
@@ -74,8 +75,7 @@ def run_daemon(loaded: Loaded, entry: Entry, reread: Callable[[], Loaded]) -> in
     """
     settings = loaded.settings
     sys.setswitchinterval(_SWITCH_SECONDS)
-    sink = LogSink(as_json=wants_json(settings.log_format), level=settings.log_level)
-    capture_logging(sink)
+    sink = open_log(settings.log_format, settings.log_level)
     code = ExitCode.INTERNAL
     try:
         daemon = Daemon(loaded, entry, sink, reread)
