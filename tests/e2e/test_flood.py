@@ -100,7 +100,7 @@ def test_flooding_app_costs_little_memory_and_keeps_nobody_waiting(app: Supervis
         spent = time.monotonic() - began
     assert watch.most_kib - idle < MOST_GROWN_KIB, f"from {idle} to {watch.most_kib} KiB"
     assert max(answers) < ANSWER_SECONDS, f"a status took {max(answers):.2f} s"
-    assert min(reloads) < ANSWER_SECONDS, f"reloads took {reloads}"
+    assert max(reloads) < ANSWER_SECONDS, f"reloads took {reloads}"
     generations = len(reloads) + 1
     found = wait_until(
         "every flood is over",

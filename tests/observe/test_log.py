@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from supervisor.core import events
@@ -270,6 +271,7 @@ _values = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
+@example([("not a number", {"a": math.nan}), ("endless", {"b": math.inf}), ("two\u2028lines", {"c": "\x85"})])
 @given(st.lists(st.tuples(st.text(max_size=40), st.dictionaries(st.sampled_from("abcdef"), _values)), max_size=5))
 def test_each_record_is_one_line_of_valid_json_whatever_is_in_it(records: list[tuple[str, dict[str, Any]]]) -> None:
     printed = Printed(as_json=True)
