@@ -49,6 +49,10 @@ def main() -> None:
         from supervisor.commands.env import main as env
 
         code = env(arguments[1:])
+    elif verb == "config":
+        from supervisor.commands.config import main as config
+
+        code = config(arguments[1:])
     elif verb == "down":
         from supervisor.commands.down import main as down
 

@@ -82,13 +82,19 @@ def _env(argv: list[str]) -> int:
     return env(argv)
 
 
+def _config(argv: list[str]) -> int:
+    from supervisor.commands.config import main as config
+
+    return config(argv)
+
+
 def _down(argv: list[str]) -> int:
     from supervisor.commands.down import main as down
 
     return down(argv)
 
 
-_HANDED_OVER = {"run": _run, "init": _init, "health": _health, "env": _env, "down": _down}
+_HANDED_OVER = {"run": _run, "init": _init, "health": _health, "env": _env, "config": _config, "down": _down}
 
 
 def _version(wanted: bool) -> None:
@@ -306,6 +312,11 @@ def _init_help() -> None:
 @app.command(name="env", context_settings={"allow_extra_args": True})
 def _env_help() -> None:
     """Say which mode a run would choose here, and why, or what an app reads: supervisor env detect [ENTRY]."""
+
+
+@app.command(name="config", context_settings={"allow_extra_args": True})
+def _config_help() -> None:
+    """Show, check or list the settings: supervisor config --help."""
 
 
 @app.command(name="down", context_settings={"allow_extra_args": True})

@@ -13,6 +13,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "log_level",
         "boot_seconds",
         "stop_seconds",
+        "stage",
+        "secrets_dir",
+        "secrets_command",
+        "secrets_seconds",
     ),
     "The app": (
         "app_command",

@@ -40,7 +40,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Command:
-    """What to spawn. `argv` must hold no secret; `env` is the whole environment; `pass_fds` keep their numbers."""
+    """What to spawn. `argv` must hold no secret; `env` is the whole environment; `pass_fds` keep their numbers.
+
+    `stdout` is where it writes to in place of the ring; the caller's to close.
+    """
 
     name: str
     argv: Sequence[str]
@@ -49,6 +52,7 @@ class Command:
     identity: Identity | None = None
     umask: int = -1
     stdin: int | None = None
+    stdout: int | None = None
     pass_fds: tuple[int, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
     kill_mode: KillMode = KillMode.GROUP

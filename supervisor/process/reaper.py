@@ -183,7 +183,7 @@ class Reaper:
                 env={**command.env, MARKER_VARIABLE: marker},
                 cwd=command.cwd,
                 stdin=subprocess.DEVNULL if command.stdin is None else command.stdin,
-                stdout=out_write,
+                stdout=out_write if command.stdout is None else command.stdout,
                 stderr=err_write,
                 start_new_session=True,
                 pass_fds=command.pass_fds,

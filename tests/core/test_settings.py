@@ -122,6 +122,7 @@ def test_the_variable_itself_wins_over_its_alias(field: str, alias: str) -> None
         "port": ("1", "2"),
         "docker_tls_verify": ("1", "0"),
         "swarm_init": ("never", "auto"),
+        "secrets_command": ("true", "false"),
         "swarm_address_pool": ("10.7.0.0/16", "10.8.0.0/16"),
     }
     ours, other = values.get(field, ("ours", "other"))
@@ -207,8 +208,8 @@ def test_the_file_of_the_variable_wins_over_the_alias_and_its_file(tmp_path: Pat
     ("content", "why"),
     [
         (None, "No such file or directory; check its path and mode"),
-        (b"", "it is empty; write the secret into it"),
-        (b" \n", "it is empty; write the secret into it"),
+        (b"", "it is empty; write the value into it"),
+        (b" \n", "it is empty; write the value into it"),
         (b"\xff\xfe", "it is not UTF-8 text; save it as such"),
     ],
 )
@@ -306,7 +307,7 @@ def test_the_free_choice_of_two_loopback_ports_is_no_clash() -> None:
     [
         ("SUPERVISOR_APP_HEALTHPATH", "SUPERVISOR_APP_HEALTH_PATH"),
         ("SUPERVISOR_PORTS", "SUPERVISOR_PORT"),
-        ("SUPERVISOR_PORT_FILE", "SUPERVISOR_PORT"),
+        ("SUPERVISOR_PORT_FIL", "SUPERVISOR_PORT"),
     ],
 )
 def test_an_unknown_variable_of_ours_is_a_warning_with_the_one_that_was_meant(name: str, meant: str) -> None:

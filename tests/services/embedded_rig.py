@@ -28,7 +28,7 @@ LIMIT_SECONDS = 60.0
 
 
 def settings_of(**values: object) -> Settings:
-    return build(arguments=values, environ={}, secret_files={}, toml={}, toml_name="supervisor.toml").settings
+    return build(arguments=values).settings
 
 
 @dataclass

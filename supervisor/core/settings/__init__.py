@@ -1,11 +1,17 @@
-"""Every setting, typed and frozen, read once. The order is command line, environment, `supervisor.toml`, default."""
+"""Every setting, typed and frozen, read once.
+
+The order is command line, environment, `X_FILE`, the secrets command, the secrets' folder, `.env.STAGE`, `.env`,
+`supervisor.toml`, default.
+"""
 
 from supervisor.core.settings.app import AppDatabase, AppRedis, AppSettings
 from supervisor.core.settings.app_env import AppEnv, AppVariable
-from supervisor.core.settings.merge import build, secret_file_variables
+from supervisor.core.settings.merge import build
 from supervisor.core.settings.model import ONLY_APP, Loaded, Settings, aliases, plain_fields, secret_fields
 from supervisor.core.settings.names import NOT_SETTINGS, OPTIONS, PREFIX, TABLES, did_you_mean, variable
+from supervisor.core.settings.placeholder import is_placeholder
 from supervisor.core.settings.service import UserService
+from supervisor.core.settings.sources import Named
 from supervisor.core.settings.types import (
     Argv,
     FreePort,
@@ -48,6 +54,7 @@ __all__ = [
     "parse_command",
     "plain_fields",
     "secret_fields",
-    "secret_file_variables",
+    "is_placeholder",
+    "Named",
     "variable",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -13,6 +13,7 @@ from supervisor.core.settings.app_env import AppEnv, AppVariable
 from supervisor.core.settings.model import secret_fields
 from supervisor.core.settings.names import did_you_mean, variable
 from supervisor.core.settings.service import UserService
+from supervisor.core.settings.sources import Given
 
 # What pydantic says in Python's words, in those of a settings file.
 _PLAINER = {
@@ -22,28 +23,32 @@ _PLAINER = {
     "dict_type": "give a table",
 }
 _MOST_SHOWN = 200
+_URL_PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s/]+@")
 
 
-def describe(detail: ErrorDetails, merged: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+def describe(detail: ErrorDetails, given: Mapping[str, Given]) -> str:
     """One mistake that pydantic found."""
     path = [str(part) for part in detail["loc"]]
     message = _PLAINER.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
     field = path[0]
-    where = origins.get(field, variable(field))
+    one = given.get(field)
+    place = one.place if one is not None else variable(field)
     if field == "user_services":
-        return f"{where}: {_in_table('services', 'a service', path[1:], detail, message)}"
+        return f"{place}: {_in_table('services', 'a service', path[1:], detail, message)}"
     if field == "apps":
-        return f"{where}: {_in_table('apps', 'an app', path[1:], detail, message)}"
-    if where.startswith("/") or where.endswith(".toml"):  # a file, which has many keys
-        where = f"{where}: {field}"
-    value = "***" if field in secret_fields() else merged.get(field)
-    return f"{where}{_shown(value)}: {message[0].lower()}{message[1:]}"
+        return f"{place.removesuffix(': apps')}: {_in_table('apps', 'an app', path[1:], detail, message)}"
+    value = "***" if field in secret_fields() else one.value if one is not None else None
+    return f"{place}{shown(value)}: {message[0].lower()}{message[1:]}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """` is VALUE`, short, and without the password of an address; empty for None."""
     if value is None:
         return ""
-    text = repr(value)
+    try:
+        text = _URL_PASSWORD.sub(r"\1***@", repr(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits has no text
+        return " is too big to be shown"
     return f" is {text}" if len(text) <= _MOST_SHOWN else f" is {text[:_MOST_SHOWN]}..."
 
 
@@ -61,9 +66,9 @@ def _in_table(table: str, kind: str, path: Sequence[str], detail: ErrorDetails, 
     if "[key]" in key:
         return f"{_place(table, name, key[:-2])}: the name of a variable is letters, digits and _, not {key[-2]!r}"
     hidden = isinstance(detail["input"], Mapping) or "env" in key or not key
-    shown = "" if hidden else _shown(detail["input"])
+    said = "" if hidden else shown(detail["input"])
     place = f"[{table}.{name}]" + (f": {'.'.join(key)}" if key else "")
-    return f"{place}{shown}: {message[0].lower()}{message[1:]}"
+    return f"{place}{said}: {message[0].lower()}{message[1:]}"
 
 
 def _place(table: str, name: str, path: Sequence[str]) -> str:

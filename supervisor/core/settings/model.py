@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from supervisor.core.secret import Secret
 from supervisor.core.settings.app import Apps
 from supervisor.core.settings.app_level import AppLevel
 from supervisor.core.settings.engine_level import EngineLevel
@@ -16,7 +17,7 @@ from supervisor.core.settings.order import start_order
 from supervisor.core.settings.release_level import ReleaseLevel
 from supervisor.core.settings.service import UserService
 from supervisor.core.settings.service_level import ServiceLevel
-from supervisor.core.settings.types import FIELDS, Name, Seconds
+from supervisor.core.settings.types import FIELDS, Argv, Name, Seconds, Stage
 
 ONLY_APP = "app"
 
@@ -39,6 +40,16 @@ class Settings(EngineLevel, ServiceLevel, ReleaseLevel, FrontLevel, AppLevel, Ba
     socket: Path | None = Field(None, description="control socket; default control.sock in the runtime folder")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level printed")
+    stage: Stage = Field("production", description="which `.env.STAGE` in the app's folder is read")
+    secrets_dir: Path = Field(
+        Path("/run/secrets"), description="folder of files, each named as a setting in lower case, with its value"
+    )
+    secrets_command: Argv | None = Field(
+        None,
+        description='prints secrets at the start and at each reload, as KEY=VALUE lines or JSON `{"KEY": "value"}`',
+        json_schema_extra={"aliases": "SECRETS_COMMAND"},
+    )
+    secrets_seconds: Seconds = Field(30, description="deadline of that command")
     stop_seconds: Seconds | None = Field(
         None, description="whole budget of a stop in seconds; default 8.5 as PID 1 (Docker gives 10), else 60"
     )
@@ -98,6 +109,10 @@ class Loaded(BaseModel):
     settings: Settings
     origins: dict[str, str]
     warnings: tuple[str, ...] = ()
+    fetched: dict[str, Secret] = Field(default_factory=dict)
+    """What the secrets command printed for the app: below our environment, above everything else."""
+    env_files: dict[str, Secret] = Field(default_factory=dict)
+    """What `.env.STAGE` and `.env` say for the app: below `env_file`."""
 
 
 def aliases(field: str) -> tuple[str, ...]:
