@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from supervisor.commands.config_example import NAME, example
-from supervisor.commands.config_values import as_document, rows, tables, text_of
+from supervisor.commands.config_values import Row, as_document, rows, tables, text_of
 from supervisor.commands.load_settings import load
 from supervisor.commands.reference import put_into
 from supervisor.commands.run import arguments_of
@@ -92,13 +92,19 @@ def _show(loaded: Loaded, app: str | None, *, with_origin: bool, as_json: bool) 
     if as_json:
         print(json.dumps(as_document(loaded, app), indent=2))
         return int(ExitCode.OK)
-    lines = [f"{row.as_toml()}  # {row.origin}" if with_origin else row.as_toml() for row in rows(loaded, app)]
+    lines = [_line(loaded, row, with_origin=with_origin) for row in rows(loaded, app)]
     for place, table in tables(loaded.settings).items():
         lines += ["", f"[{place}]", *(f"{key} = {text_of(value)}" for key, value in table.items())]
     print("\n".join(lines))
     for warning in loaded.warnings:
         print(f"supervisor: warning: {warning}", file=sys.stderr)
     return int(ExitCode.OK)
+
+
+def _line(loaded: Loaded, row: Row, *, with_origin: bool) -> str:
+    # One file has either the list or the tables.
+    comment = "# " if row.setting == "services" and loaded.settings.user_services else ""
+    return f"{comment}{row.as_toml()}" + (f"  # {row.origin}" if with_origin else "")
 
 
 def _example(rest: Sequence[str], *, to_stdout: bool) -> int:

@@ -12,8 +12,6 @@ from supervisor.core.errors import ConfigurationError
 from supervisor.core.settings.sources import Named, file_variables
 from supervisor.store.text_files import UnreadableError, parse_env, read_text
 
-_MAX_SECRET_BYTES = 64 * 1024
-
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file; a mistake in it is an error with its line and column. Raises ConfigurationError."""
@@ -69,7 +67,7 @@ def named(values: Mapping[str, str], shown: str, *, build: bool, mistakes: list[
 
 def read_secret(path: str | Path) -> str:
     """The text of a file with one value. Raises UnreadableError."""
-    text = read_text(path, max_bytes=_MAX_SECRET_BYTES)
+    text = read_text(path)
     if not text.strip():
         raise UnreadableError("it is empty; write the value into it")
     return text

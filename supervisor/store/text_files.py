@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-MAX_BYTES = 256 * 1024
+# Both parsers take time by the square of what they are given; this much is read within a second.
+MAX_BYTES = 64 * 1024
 
 
 class UnreadableError(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from supervisor.commands import load_settings
-from supervisor.commands.fetch_secrets import SecretsCommand
+from supervisor.commands.fetch_secrets import SecretsCommand, fetch_now
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Loaded, plain_fields, variable
@@ -229,7 +229,7 @@ def script(body: str) -> str:
 
 def really(environ: Mapping[str, str], **options: Any) -> Loaded:
     """With the command run for real."""
-    return load({"PATH": os.environ["PATH"], **environ}, fetch=load_settings.fetch_now, **options)
+    return load({"PATH": os.environ["PATH"], **environ}, fetch=fetch_now, **options)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_secrets_command_that_fails_is_quoted_without_secrets() -> None:
         (f'print(\'{{"A": "{TOKEN}\')', "it is not whole JSON (line 1, column 27)"),
         (f'print(\'{{"A": ["{TOKEN}"]}}\')', "the value of A is no text"),
         (f'print(\'{{"{TOKEN}": "1"}}\')', "the name of entry 1 is not made of letters, digits and _"),
-        (f"print('A={TOKEN}' * 100000)", "printed more than 256 KiB; have it print only names and values"),
+        (f"print('A={TOKEN}' * 100000)", "printed more than 64 KiB; have it print only names and values"),
         ("print('SUPERVISOR_PROT=1')", "SECRETS_COMMAND: unknown setting SUPERVISOR_PROT; did you mean"),
         ("print('SECRETS_COMMAND=x')", "SECRETS_COMMAND: SECRETS_COMMAND comes too late"),
         ("import os, sys; os.write(1, b'A=\\xff')", "it is not UTF-8 text"),

@@ -140,4 +140,4 @@ def named_apps(apps: dict[str, AppSettings]) -> dict[str, AppSettings]:
     return {name: app.named(name) for name, app in apps.items()}
 
 
-Apps = Annotated[dict[Name, AppSettings], AfterValidator(named_apps)]
+Apps = Annotated[dict[Name, AppSettings], Field(max_length=64), AfterValidator(named_apps)]

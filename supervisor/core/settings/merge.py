@@ -16,6 +16,8 @@ from supervisor.core.settings.names import argument_name
 from supervisor.core.settings.placeholder import is_placeholder, refusal
 from supervisor.core.settings.sources import FETCHED, Given, Named, from_toml, unknown_variables
 
+_MOST_MISTAKES = 100
+
 
 def build(
     *,
@@ -42,7 +44,7 @@ def build(
     # What needs a look at several settings, where all of those are good by themselves.
     mistakes.extend(check_all(settings, bad))
     if mistakes:
-        raise ConfigurationError("cannot use the settings:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+        raise ConfigurationError(_report(mistakes))
     unknown = (text for source in named if not source.shown for text in unknown_variables(source.values))
     return Loaded(
         settings=settings,
@@ -51,6 +53,13 @@ def build(
         fetched=_for_app(source for source in named if source.shown == FETCHED),
         env_files=_for_app(source for source in reversed(named) if source.shown and source.shown != FETCHED),
     )
+
+
+def _report(mistakes: Sequence[str]) -> str:
+    shown = [*mistakes[:_MOST_MISTAKES]]
+    if len(mistakes) > _MOST_MISTAKES:
+        shown.append(f"and {len(mistakes) - _MOST_MISTAKES:,} more")
+    return "cannot use the settings:\n" + "\n".join(f"  - {mistake}" for mistake in shown)
 
 
 def _in_order(

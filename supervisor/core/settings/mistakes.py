@@ -23,6 +23,7 @@ _PLAINER = {
     "dict_type": "give a table",
 }
 _MOST_SHOWN = 200
+_REST = re.compile(r"(=|\\n).+", re.DOTALL)
 _URL_PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s/]+@")
 
 
@@ -42,11 +43,15 @@ def describe(detail: ErrorDetails, given: Mapping[str, Given]) -> str:
 
 
 def shown(value: object) -> str:
-    """` is VALUE`, short, and without the password of an address; empty for None."""
+    """` is VALUE`, short, and without the password of an address; empty for None.
+
+    Behind a `=` or a line's end nothing is shown: where a quote or a line's end was forgotten, what follows in the file
+    has become part of the value, and that may be a secret.
+    """
     if value is None:
         return ""
     try:
-        text = _URL_PASSWORD.sub(r"\1***@", repr(value))
+        text = _REST.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", repr(value)))
     except (ValueError, RecursionError):  # a number of thousands of digits has no text
         return " is too big to be shown"
     return f" is {text}" if len(text) <= _MOST_SHOWN else f" is {text[:_MOST_SHOWN]}..."

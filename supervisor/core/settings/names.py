@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+_MOST_NAMED = 20
 PREFIX = "SUPERVISOR_"
 # Settings with an option of their own on the command line of `run`; every other one goes by `--set NAME=VALUE`.
 OPTIONS = ("mode", "app_dir", "app_host", "port", "state_dir", "runtime_dir", "log_format")
@@ -48,3 +49,14 @@ def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any] | set[str] 
     """`; did you mean 'x'?` for the nearest of the known names, empty when none is near."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_names(
+    names: Iterable[str], known: Sequence[str] | set[str] | frozenset[str], *, quoted: bool = True
+) -> list[str]:
+    """Each name with the one that was meant; of very many only the first, as looking for those takes its time."""
+    all_of_them = list(names)
+    found = [f"{repr(name) if quoted else name}{did_you_mean(name, known)}" for name in all_of_them[:_MOST_NAMED]]
+    if len(all_of_them) > _MOST_NAMED:
+        found.append(f"and {len(all_of_them) - _MOST_NAMED:,} more")
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from supervisor.core.settings.model import Settings, aliases, plain_fields, secret_fields
-from supervisor.core.settings.names import NOT_SETTINGS, PREFIX, did_you_mean, variable
+from supervisor.core.settings.names import NOT_SETTINGS, PREFIX, unknown_names, variable
 from supervisor.core.settings.placeholder import is_placeholder, refusal
 
 FETCHED = "SECRETS_COMMAND"
@@ -112,11 +112,8 @@ def unknown_variables(values: Mapping[str, str]) -> list[str]:
     """Names under our prefix that are no settings, each with the one that was meant."""
     known = {variable(name) for name in plain_fields()} | NOT_SETTINGS
     files = {f"{name}_FILE" for name in _file_pairs()}
-    return [
-        f"{name}{did_you_mean(name, known)}"
-        for name in sorted(values)
-        if name.startswith(PREFIX) and name not in known | files
-    ]
+    unknown = (name for name in sorted(values) if name.startswith(PREFIX) and name not in known and name not in files)
+    return unknown_names(unknown, known, quoted=False)
 
 
 def mountable() -> list[str]:
@@ -126,9 +123,11 @@ def mountable() -> list[str]:
 
 def from_toml(toml: Mapping[str, Any], shown: str, mistakes: list[str]) -> Iterator[Given]:
     """What supervisor.toml says; `[services.NAME]` tables are a setting of their own."""
+    unknown: list[str] = []
     for key, value in toml.items():
         name = "user_services" if key == "services" and isinstance(value, Mapping) else key
         if name not in Settings.model_fields or key == "user_services":
-            mistakes.append(f"{shown}: unknown key {key!r}{did_you_mean(key, Settings.model_fields)}")
+            unknown.append(key)
         else:
             yield Given(name, value, shown, shown if isinstance(value, Mapping) else f"{shown}: {name}")
+    mistakes.extend(f"{shown}: unknown key {text}" for text in unknown_names(unknown, list(Settings.model_fields)))
