@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from supervisor.commands import load_settings
@@ -16,6 +17,7 @@ from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Loaded, plain_fields, variable
 from supervisor.core.settings.sources import file_variables
+from supervisor.process.reaper import Reaper
 
 TOKEN = "s3cr3t-of-this-test"
 
@@ -179,6 +181,15 @@ def test_what_is_not_ours_in_env_files_goes_to_the_app() -> None:
     assert TOKEN not in repr(loaded)
 
 
+def test_the_app_is_given_what_is_nearest_to_it_first() -> None:
+    write(".env", "A=env\nB=env\nC=env\nD=env\nE=env\nSUPERVISOR_STACK=shop")
+    write(".env.production", "B=stage\nC=stage\nD=stage\nE=stage")
+    fetched = {"D": "fetched", "E": "fetched", "SUPERVISOR_LOG_LEVEL": "debug"}
+    loaded = load({"SECRETS_COMMAND": "true"}, fetch=printing(fetched))
+    values = loaded.app_values({"C": "file", "D": "file", "E": "file"}, {"E": "environ", "SUPERVISOR_PORT": "1"})
+    assert values == {"A": "env", "B": "stage", "C": "file", "D": "fetched", "E": "environ"}
+
+
 def test_a_line_that_is_none_is_named_by_its_number_alone() -> None:
     write(".env", f"A=1\n\n{TOKEN} and more\nB=2")
     assert mistakes() == [".env: line 3 is not KEY=VALUE; mend that line"]
@@ -312,3 +323,22 @@ def test_an_image_build_asks_for_no_secrets() -> None:
     loaded = load({"SECRETS_COMMAND": "vault read", "REDIS_URL_FILE": "/run/secrets/redis"}, build=True)
     assert loaded.settings.secrets_command == ("vault", "read")
     assert len(mistakes({"REDIS_URL_FILE": "/nowhere"})) == 2
+
+
+# Again, within a running supervisor.
+
+
+@pytest.mark.anyio
+async def test_secrets_are_fetched_again_at_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"], "SECRETS_COMMAND": "cat values"})
+    reaper = Reaper()
+    async with anyio.create_task_group() as group:
+        await group.start(reaper.run)
+        for value in ("first", "second"):
+            write("values", f"STRIPE_KEY={value}")
+            again = await load_settings.load_again({"app_dir": str(Path.cwd())}, reaper)
+            assert again.fetched == {"STRIPE_KEY": Secret(value)}
+        Path("values").unlink()
+        with pytest.raises(ConfigurationError, match="ended with status 1 and said: cat: values: No such file"):
+            await load_settings.load_again({"app_dir": str(Path.cwd())}, reaper)
+        group.cancel_scope.cancel()

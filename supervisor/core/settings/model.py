@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from supervisor.core.settings.app import Apps
 from supervisor.core.settings.app_level import AppLevel
 from supervisor.core.settings.engine_level import EngineLevel
 from supervisor.core.settings.front_level import FrontLevel
-from supervisor.core.settings.names import TABLES
+from supervisor.core.settings.names import PREFIX, TABLES
 from supervisor.core.settings.order import start_order
 from supervisor.core.settings.release_level import ReleaseLevel
 from supervisor.core.settings.service import UserService
@@ -113,6 +114,15 @@ class Loaded(BaseModel):
     """What the secrets command printed for the app: below our environment, above everything else."""
     env_files: dict[str, Secret] = Field(default_factory=dict)
     """What `.env.STAGE` and `.env` say for the app: below `env_file`."""
+
+    def app_values(self, env_file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+        """What an app is given of all that was said: our environment first, then the secrets command, its `env_file`,
+        `.env.STAGE` and `.env`. Names of ours are none of its business. The values are secrets: for the app only.
+        """
+        found = {name: value.reveal() for name, value in self.env_files.items()} | dict(env_file)
+        found |= {name: value.reveal() for name, value in self.fetched.items()}
+        found |= environ
+        return {name: value for name, value in found.items() if not name.startswith(PREFIX)}
 
 
 def aliases(field: str) -> tuple[str, ...]:
