@@ -136,7 +136,7 @@ class Reading:
         values: dict[str, str] = {}
         for source in reversed(self._named):
             values |= source.values
-        return SecretsCommand(argv, {**values, **environ}, str(app_dir) if app_dir.is_dir() else None, seconds)
+        return SecretsCommand(argv, {**values, **environ}, str(app_dir) if os.path.isdir(app_dir) else None, seconds)
 
 
 def find_config(arguments: Mapping[str, Any], config: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -16,7 +16,10 @@ from supervisor.store.text_files import UnreadableError, parse_env, read_text
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file; a mistake in it is an error with its line and column. Raises ConfigurationError."""
     try:
-        return tomllib.loads(read_text(path))
+        read = tomllib.loads(read_text(path))
+        if _has_null(read):
+            raise UnreadableError("a text in it has a null byte, which no path and no command can have; take it out")
+        return read
     except UnreadableError as error:
         raise ConfigurationError(f"cannot read {str(path)!r}: {error}") from error
     except tomllib.TOMLDecodeError as error:
@@ -27,13 +30,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read {str(path)!r}: a number or a date in it is impossible") from None
 
 
+def _has_null(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_has_null(item) for pair in value.items() for item in pair)
+    return any(map(_has_null, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value
+
+
 def resolve_folders(toml: dict[str, Any], folder: Path) -> None:
     """`app_dir` in the file, and an app's `dir`, are meant from the file's own folder."""
     apps = toml.get("apps")
     tables = [table for table in apps.values() if isinstance(table, dict)] if isinstance(apps, dict) else []
     for table, key in ((toml, "app_dir"), *((table, "dir") for table in tables)):
         value = table.get(key)
-        if isinstance(value, str) and "\0" not in value:
+        if isinstance(value, str):
             table[key] = os.path.realpath(folder / value)
 
 
@@ -45,7 +54,7 @@ def read_env_files(paths: Iterable[Path], *, build: bool, mistakes: list[str]) -
             values = parse_env(read_text(path))
         except UnreadableError as error:
             # A folder of that name is nobody's settings.
-            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError) and not path.is_dir():
+            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError) and not os.path.isdir(path):
                 mistakes.append(f"{path}: {error}")
         else:
             found.append(named(values, str(path), build=build, mistakes=mistakes))
@@ -82,7 +91,7 @@ def read_folder(folder: Path, names: Iterable[str], mistakes: list[str]) -> dict
         return found
     for name in names:
         path = folder / name
-        if name in there and path.is_file():
+        if name in there and os.path.isfile(path):
             try:
                 found[name] = str(path), read_secret(path)
             except UnreadableError as error:

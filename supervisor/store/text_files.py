@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from dotenv.parser import parse_stream
 
 # Both parsers take time by the square of what they are given; this much is read within a second.
 MAX_BYTES = 64 * 1024
+
+# A quote or a `=` that is missing makes a name of what may be a secret.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 class UnreadableError(Exception):
@@ -57,7 +61,7 @@ def parse_env(text: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text)):
-        if binding.error:
+        if binding.error or (binding.key is not None and not _NAME.fullmatch(binding.key)):
             original = binding.original
             number = original.line + original.string.count("\n", 0, len(original.string) - 1)
             raise UnreadableError(f"line {number} is not KEY=VALUE; mend that line")

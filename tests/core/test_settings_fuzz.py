@@ -119,6 +119,24 @@ def test_any_bytes_are_settings_or_our_error_without_a_secret(
     assert 0 < good < rounds
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("port = " + "9" * 5000, "a number or a date in it is impossible"),
+        ("port = 0x" + "f" * 5000, "port is too big to be shown: "),
+        ("app_dir = '" + "x" * 5000 + "'\nport = 0", "port is 0: "),
+        ('services = ["\\u0000"]', "a text in it has a null byte"),
+        ("boot_seconds = nan", "boot_seconds is nan: "),
+        ("port = 1979-05-27", "port is datetime.date(1979, 5, 27): "),
+        ("a = " + "[" * 3000, "it is nested too deep; make it flat"),
+        ("[apps]\n" + "".join(f'a{n}.command = "x"\n' for n in range(65)), "[apps]: dictionary should have at most 64"),
+    ],
+)
+def test_a_value_that_python_cannot_take_is_a_mistake_like_any_other(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "supervisor.toml").write_text(text)
+    assert expected in tried(tmp_path)
+
+
 def test_what_a_secrets_command_prints_may_be_any_bytes() -> None:
     for seed in (ENV, b'{"A": "' + TOKEN.encode() + b'", "PORT": 3, "B": true}'):
         for number in range(ROUNDS):
@@ -135,11 +153,12 @@ def test_what_a_secrets_command_prints_may_be_any_bytes() -> None:
     [
         ("supervisor.toml", b"["),
         ("supervisor.toml", b"a."),
-        ("supervisor.toml", b"a = [[[["),
+        ("supervisor.toml", b"a = ["),
+        ("supervisor.toml", b"a = {a="),
         ("supervisor.toml", b"[a.b.c.d.e.f]\n"),
         ("supervisor.toml", b'"""'),
-        ("supervisor.toml", b"x = 1\n"),
-        ("supervisor.toml", b'[apps.a]\ncommand = "x"\n'),
+        ("supervisor.toml", b"x=1\n"),
+        ("supervisor.toml", b'[apps.a]\ncommand="x"\n'),
         (".env", b"'"),
         (".env", b"\\'"),
         (".env", b'A="\n'),
@@ -150,7 +169,8 @@ def test_what_a_secrets_command_prints_may_be_any_bytes() -> None:
 )
 @pytest.mark.parametrize("size", [MAX_BYTES, 64 * MAX_BYTES], ids=["just small enough", "huge"])
 def test_a_long_file_is_answered_soon_and_in_little_memory(tmp_path: Path, name: str, unit: bytes, size: int) -> None:
-    (tmp_path / name).write_bytes((unit * (size // len(unit) + 1))[:size])
+    head, separator, again = unit.rpartition(b" ")
+    (tmp_path / name).write_bytes((head + separator + again * (size // len(again) + 1))[:size])
     tracemalloc.start()
     started = time.process_time()
     try:
