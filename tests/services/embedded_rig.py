@@ -102,7 +102,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig() -> AsyncIterator[Rig]:
+async def open_rig(*, limit_seconds: float = LIMIT_SECONDS) -> AsyncIterator[Rig]:
     """A rig whose children are all ended, and whose folder is removed, at the end of the block."""
     # Not pytest's own folder: it is 0700, and Postgres runs as another user.
     state = Path(tempfile.mkdtemp(prefix="supervisor-test-"))
@@ -112,7 +112,7 @@ async def open_rig() -> AsyncIterator[Rig]:
             reaper = Reaper()
             await group.start(reaper.run)
             try:
-                with anyio.fail_after(LIMIT_SECONDS):
+                with anyio.fail_after(limit_seconds):
                     yield Rig(state, reaper)
             finally:
                 with anyio.CancelScope(shield=True):

@@ -1,0 +1,119 @@
+"""One real Postgres (or Redis) for a whole module of tests; every test has its own stack and database in it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from supervisor.core.secret import Secret
+from supervisor.probe.verdict import Answer
+from supervisor.process.child import Child
+from supervisor.services.embedded.postgres import EmbeddedPostgres
+from supervisor.services.tenancy.names import Slot
+from supervisor.services.tenancy.postgres import PostgresTenancy
+from supervisor.services.tenancy.session import url_for
+from supervisor.services.tenancy.tenant import Tenant, Wish
+from tests.services.embedded_rig import Rig, answered, open_rig
+
+Connection: TypeAlias = "asyncpg.Connection[Any]"
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+_NUMBERS = itertools.count(1)
+
+
+@dataclass
+class Server:
+    """A running Postgres and its superuser's URL."""
+
+    rig: Rig
+    child: Child
+    superuser: Secret
+
+    @asynccontextmanager
+    async def stack(self, *, name: str = "") -> AsyncIterator[Stack]:
+        """A database of its own, as an install makes it; another test's is not seen."""
+        name = name or f"stack-{next(_NUMBERS)}"
+        async with connected(self.superuser) as root:
+            await root.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'install'")
+            await root.execute(f'CREATE DATABASE "{name}" OWNER "{name}"')
+            await root.execute(f'REVOKE CONNECT, TEMPORARY ON DATABASE "{name}" FROM PUBLIC')
+            try:
+                yield Stack(name, url_for(self.superuser, role="postgres", password=_password(self), database=name))
+            finally:
+                await root.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _password(server: Server) -> Secret:
+    return server.rig.secrets.get_or_make("postgres-superuser")
+
+
+@dataclass
+class Stack:
+    """One install's database. `admin` is the superuser's URL of it."""
+
+    name: str
+    admin: Secret
+    passwords: dict[tuple[str, Slot], Secret] = field(default_factory=dict)
+
+    @property
+    def tenancy(self) -> PostgresTenancy:
+        return PostgresTenancy(self.admin, limit_seconds=20.0)
+
+    @property
+    def install(self) -> Secret:
+        return url_for(self.admin, role=self.name, password=Secret("install"))
+
+    def wish(self, *tenants: Tenant) -> Wish:
+        for tenant in tenants:
+            if not any(app == tenant.app for app, _ in self.passwords):
+                self.passwords[tenant.app, Slot.A] = Secret(f"pass-of-{tenant.app}")
+        names = {tenant.app for tenant in tenants}
+        return Wish(
+            stack=self.name,
+            install=self.name,
+            database=self.name,
+            tenants=tenants,
+            logins={key: value for key, value in self.passwords.items() if key[0] in names},
+        )
+
+    def url(self, app: str, slot: Slot = Slot.A) -> Secret:
+        return url_for(self.admin, role=f"{self.name}_{app}_{slot}", password=self.passwords[app, slot])
+
+
+@asynccontextmanager
+async def connected(dsn: Secret) -> AsyncIterator[Connection]:
+    connection: Connection = await asyncpg.connect(dsn.reveal(), ssl=False, timeout=10)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def run(dsn: Secret, *statements: str) -> Any:
+    """What the last statement gives."""
+    async with connected(dsn) as connection:
+        for statement in statements[:-1]:
+            await connection.execute(statement)
+        return await connection.fetchval(statements[-1])
+
+
+@asynccontextmanager
+async def open_postgres(binaries: Path | None = None) -> AsyncIterator[Server]:
+    """A server that logs every statement."""
+    async with open_rig(limit_seconds=540.0) as rig:
+        values = {"postgres_bin_dir": binaries} if binaries is not None else {}
+        postgres: EmbeddedPostgres = rig.postgres(stack="install", **values)
+        command = await postgres.prepare()
+        options = ["-c", "log_statement=all", "-c", "fsync=off"]
+        child = rig.spawn(type(command)(**{**vars(command), "argv": [*command.argv, *options]}))
+        await answered(postgres.probe, Answer.GOOD)
+        superuser = url_for(
+            postgres.dsn, role="postgres", password=rig.secrets.get_or_make("postgres-superuser"), database="install"
+        )
+        yield Server(rig, child, superuser)
