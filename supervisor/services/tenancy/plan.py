@@ -11,12 +11,13 @@ from supervisor.services.tenancy.names import PUBLIC_SCHEMA, Slot, literal, quot
 from supervisor.services.tenancy.observed import Observed, Owned, Role, mark, marked_app
 from supervisor.services.tenancy.rights import (
     EVERYBODY,
+    THINGS,
     Right,
     Target,
     apart,
-    creators,
     grant_sql,
     implied_rights,
+    makers,
     wanted_owners,
     wanted_rights,
 )
@@ -66,7 +67,8 @@ class _Planner:
         self._ours = {name for name, role in observed.roles.items() if marked_app(wish.stack, role.comment)}
 
     def make(self) -> Plan:
-        before = chain(self._roles(), self._schemas(), self._things(), self._rights())
+        # Taken before anything changes hands: from an owner, it would be the owner's own rights.
+        before = chain(self._roles(), self._taken(), self._schemas(), self._things(), self._given())
         statements = (*map(Statement, before), *self._logins(), *map(Statement, self._gone()))
         return Plan(statements, tuple(self._notes))
 
@@ -166,18 +168,25 @@ class _Planner:
         made_by_us = schema is not None and bool(marked_app(self._wish.stack, schema.comment))
         return thing.owner in known and (made_by_us or self._hand_over)
 
-    def _rights(self) -> Iterator[str]:
+    def _taken(self) -> Iterator[str]:
         wanted = wanted_rights(self._wish)
-        makers = {maker for tenant in apart(self._wish) for maker in creators(self._wish, tenant)}
-        new = makers - self._seen.roles.keys() - {self._wish.install}
-        implied = chain(*map(implied_rights, new))
-        some = self._seen.some | frozenset(implied) if makers else frozenset[Right]()
-        yield from grant_sql(some - wanted, revoke=True)
+        new = makers(self._wish) - self._seen.roles.keys() - {self._wish.install}
+        some = self._seen.some.union(*map(implied_rights, new))
+        yield from grant_sql((right for right in some - wanted if not self._is_owner_s(right)), revoke=True)
         for schema, routine in self._seen.open_routines:
             yield f"REVOKE EXECUTE ON ROUTINE {quoted(schema)}.{routine} FROM PUBLIC"
-        yield from grant_sql(wanted - self._seen.full)
-        if makers and self._wish.ours:
+        if apart(self._wish) and self._wish.ours:
             yield from self._close_databases()
+
+    def _is_owner_s(self, right: Right) -> bool:
+        """A right on things of a schema whose owner it is, or becomes: it comes with owning them."""
+        return right.target in THINGS and not right.creator and self._owners.get(right.name) == right.grantee
+
+    def _given(self) -> Iterator[str]:
+        """An owner that hands things over has lost what it could do with them."""
+        leaving = {(thing.schema, thing.owner) for thing in self._seen.owned if self._may_move(thing)}
+        full = {right for right in self._seen.full if (right.name, right.grantee) not in leaving or right.creator}
+        yield from grant_sql(wanted_rights(self._wish) - full)
 
     def _close_databases(self) -> Iterator[str]:
         for database in self._seen.open_databases:

@@ -86,9 +86,10 @@ class PostgresTenancy:
             async with session.transaction():
                 await session.execute(_GUARDS)
                 await session.execute(lock_sql(login))
-            # Not a superuser's session: an unprivileged admin may not end it, and there is none in a login of ours.
+            # Each is waited for: what is told to end may still answer once.
             await session.fetch(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND pid <> pg_backend_pid()",
+                "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+                "WHERE usename = $1 AND pid <> pg_backend_pid()",
                 login,
             )
 
@@ -106,6 +107,9 @@ async def set_password(
     doing = f"set the password of role {role!r}"
     async with open_session(dsn, doing=doing, limit_seconds=limit_seconds) as session, session.transaction():
         await session.execute(_GUARDS)
+        if await session.fetchval("SELECT session_user = $1", role):
+            # Only as itself may a role change its own password, and an app's login acts as another.
+            await session.execute("SET LOCAL ROLE NONE")
         await session.execute(f"ALTER ROLE {quoted(role)} {login}PASSWORD {literal(verifier)}")
 
 

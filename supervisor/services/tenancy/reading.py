@@ -12,11 +12,12 @@ from supervisor.services.tenancy.names import Slot
 from supervisor.services.tenancy.observed import Observed, Owned, Role, Schema, mark, marked_app
 from supervisor.services.tenancy.rights import (
     EVERYBODY,
+    THINGS,
     Right,
     Target,
     apart,
-    creators,
     implied_rights,
+    makers,
     wanted_owners,
     wanted_rights,
     watched_schemas,
@@ -211,8 +212,7 @@ async def read_observed(session: Session, wish: Wish) -> Observed:
 def _names(wish: Wish) -> _Names:
     logins = [wish.login(tenant, slot) for tenant in wish.tenants for slot in Slot]
     owners = [wish.role(tenant) for tenant in apart(wish)]
-    makers = sorted({maker for tenant in apart(wish) for maker in creators(wish, tenant)})
-    return _Names([*owners, *logins], logins, makers)
+    return _Names([*owners, *logins], logins, sorted(makers(wish)))
 
 
 async def _read_roles(session: Session, wish: Wish, names: _Names, *, admin: str, superuser: bool) -> dict[str, Role]:
@@ -282,8 +282,7 @@ def _others(right: Right, counts: Iterable[Any]) -> int:
 
 def _empty_rights(wish: Wish, counts: Sequence[Any]) -> set[Right]:
     """On nothing every right is held."""
-    kinds = (Target.TABLES, Target.SEQUENCES, Target.ROUTINES)
-    wanted = (right for right in wanted_rights(wish) if right.target in kinds and not right.creator)
+    wanted = (right for right in wanted_rights(wish) if right.target in THINGS and not right.creator)
     return {right for right in wanted if not _others(right, counts)}
 
 

@@ -23,6 +23,7 @@ class Target(StrEnum):
     ROUTINES = "routines"
 
 
+THINGS = (Target.TABLES, Target.SEQUENCES, Target.ROUTINES)
 OWNER_PRIVILEGES = {
     Target.TABLES: ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"),
     Target.SEQUENCES: ("USAGE", "SELECT", "UPDATE"),
@@ -54,6 +55,12 @@ def creators(wish: Wish, tenant: Tenant) -> tuple[str, ...]:
     if not tenant.owner:
         return (wish.install,)
     return (wish.role(tenant), *(wish.login(tenant, slot) for slot in Slot), wish.install)
+
+
+def makers(wish: Wish) -> frozenset[str]:
+    """All roles whose new things are watched: functions of theirs are not everybody's to run."""
+    roles = {role for tenant in apart(wish) for role in (wish.role(tenant), *(wish.login(tenant, s) for s in Slot))}
+    return frozenset({*roles, wish.install} if roles else ())
 
 
 def wanted_rights(wish: Wish) -> frozenset[Right]:

@@ -95,12 +95,28 @@ async def connected(dsn: Secret) -> AsyncIterator[Connection]:
         await connection.close()
 
 
-async def run(dsn: Secret, *statements: str) -> Any:
-    """What the last statement gives."""
+async def execute(dsn: Secret, *statements: str) -> None:
+    """Run them, one after the other."""
     async with connected(dsn) as connection:
-        for statement in statements[:-1]:
+        for statement in statements:
             await connection.execute(statement)
-        return await connection.fetchval(statements[-1])
+
+
+async def value(dsn: Secret, sql: str) -> Any:
+    """What a query gives."""
+    async with connected(dsn) as connection:
+        return await connection.fetchval(sql)
+
+
+async def refused(dsn: Secret, *statements: str) -> None:
+    """Each of them must be refused by the server for want of a right."""
+    async with connected(dsn) as connection:
+        for statement in statements:
+            try:
+                await connection.execute(statement)
+            except asyncpg.InsufficientPrivilegeError:
+                continue
+            raise AssertionError(f"the server let {statement!r} pass")
 
 
 @asynccontextmanager
