@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +19,7 @@ from supervisor.services.tenancy.names import Slot
 from supervisor.services.tenancy.postgres import PostgresTenancy
 from supervisor.services.tenancy.session import url_for
 from supervisor.services.tenancy.tenant import Tenant, Wish
-from tests.services.embedded_rig import Rig, answered, open_rig
+from tests.services.embedded_rig import Rig, answered
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 
@@ -119,17 +119,19 @@ async def refused(dsn: Secret, *statements: str) -> None:
             raise AssertionError(f"the server let {statement!r} pass")
 
 
-@asynccontextmanager
-async def open_postgres(binaries: Path | None = None) -> AsyncIterator[Server]:
-    """A server that logs every statement."""
-    async with open_rig(limit_seconds=540.0) as rig:
-        values = {"postgres_bin_dir": binaries} if binaries is not None else {}
-        postgres: EmbeddedPostgres = rig.postgres(stack="install", **values)
-        command = await postgres.prepare()
-        options = ["-c", "log_statement=all", "-c", "fsync=off"]
-        child = rig.spawn(type(command)(**{**vars(command), "argv": [*command.argv, *options]}))
-        await answered(postgres.probe, Answer.GOOD)
-        superuser = url_for(
-            postgres.dsn, role="postgres", password=rig.secrets.get_or_make("postgres-superuser"), database="install"
-        )
-        yield Server(rig, child, superuser)
+def room(rig: Rig, name: str) -> Rig:
+    """A state folder of its own beside others under one reaper: a process can have but one, as it reaps everything."""
+    state = rig.state / name
+    state.mkdir(mode=0o711)
+    return Rig(state, rig.reaper)
+
+
+async def start_postgres(rig: Rig, binaries: Path | None = None) -> Server:
+    """A server that logs every statement; ended with the rig."""
+    values = {"postgres_bin_dir": binaries} if binaries is not None else {}
+    postgres: EmbeddedPostgres = rig.postgres(stack="install", **values)
+    command = await postgres.prepare()
+    child = rig.spawn(replace(command, argv=[*command.argv, "-c", "log_statement=all", "-c", "fsync=off"]))
+    await answered(postgres.probe, Answer.GOOD)
+    password = rig.secrets.get_or_make("postgres-superuser")
+    return Server(rig, child, url_for(postgres.dsn, role="postgres", password=password, database="install"))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
-from supervisor.core.errors import ConfigurationError
+from supervisor.core.errors import ConfigurationError, PrivilegeError
 from supervisor.core.secret import Secret
 from supervisor.process.child import Child
 from supervisor.services.tenancy.names import Slot
-from supervisor.services.tenancy.postgres import set_password
+from supervisor.services.tenancy.postgres import PostgresTenancy, set_password
+from supervisor.services.tenancy.script import psql_script
 from supervisor.services.tenancy.session import can_log_in, url_for
 from supervisor.services.tenancy.tenant import Tenant
 from supervisor.services.tenancy.verify import verify_postgres
-from tests.services.embedded_rig import text_of
-from tests.services.tenancy.rig import DEBIAN_15, Server, connected, execute, open_postgres, refused, value
+from tests.services.embedded_rig import Rig, open_rig, text_of
+from tests.services.tenancy.rig import DEBIAN_15, Server, connected, execute, refused, room, start_postgres, value
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
@@ -34,18 +36,22 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def server() -> AsyncIterator[Server]:
-    async with open_postgres() as opened:
+async def rig() -> AsyncIterator[Rig]:
+    async with open_rig(limit_seconds=540.0) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-async def fifteen() -> AsyncIterator[Server]:
+async def server(rig: Rig) -> Server:
+    return await start_postgres(room(rig, "newest"))
+
+
+@pytest.fixture(scope="module")
+async def fifteen(rig: Rig) -> Server:
     """Of the older kind: membership without INHERIT and SET of its own; CREATEROLE rules over every role."""
     if not DEBIAN_15.exists():
         pytest.skip("no Postgres 15 here")
-    async with open_postgres(DEBIAN_15) as opened:
-        yield opened
+    return await start_postgres(room(rig, "fifteen"), DEBIAN_15)
 
 
 @pytest.fixture(params=["server", "fifteen"])
@@ -356,6 +362,40 @@ async def test_no_password_is_in_the_server_s_log_or_its_views(server: Server) -
         assert "very-secret" not in log
         seen = "SELECT string_agg(query, ' ') FROM pg_stat_activity"
         assert "very-secret" not in await value(stack.admin, seen)
+
+
+async def test_owner_with_createrole_can_do_it_without_a_superuser(each: Server) -> None:
+    async with each.stack() as stack:
+        external = PostgresTenancy(stack.install)
+        wish = replace(stack.wish(API, AUTH, ADMIN, WORKER), ours=False)
+        with pytest.raises(PrivilegeError, match="has no CREATEROLE; give it that, or have an administrator run"):
+            await external.ensure(wish)
+        await execute(stack.admin, f'ALTER ROLE "{stack.name}" CREATEROLE')
+        await external.ensure(wish)
+        await verify_postgres(stack.admin, wish)
+        await execute(stack.url("auth"), "CREATE TABLE users (id serial)")
+        assert not (await external.ensure(wish)).statements
+        await verify_postgres(stack.admin, wish)
+        changed = replace(stack.wish(API, Tenant(app="auth", owner=False)), ours=False)
+        await external.ensure(changed)
+        await verify_postgres(stack.admin, changed)
+        await external.ensure(replace(stack.wish(API), ours=False), confirm=True)
+        assert await value(stack.admin, "SELECT to_regnamespace('auth') IS NULL")
+
+
+async def test_script_for_an_administrator_has_all_but_the_passwords(server: Server) -> None:
+    async with server.stack() as stack:
+        wish = stack.wish(API, AUTH)
+        script = psql_script(await stack.tenancy.plan(wish), database=stack.name)
+        assert f'\\password "{stack.name}_auth_a"\nALTER ROLE "{stack.name}_auth_a" LOGIN;' in script
+        assert "pass-of" not in script
+        assert "SCRAM" not in script
+        # psql has the one command that is not SQL; what it asks for is given by hand here.
+        sql = re.sub(r"^\\.*\n", "", script, flags=re.M)
+        await execute(stack.admin, sql)
+        for app in ("api", "auth"):
+            await set_password(stack.admin, f"{stack.name}_{app}_a", stack.passwords[app, Slot.A])
+        assert not (await stack.tenancy.plan(wish)).statements
 
 
 async def test_one_app_alone_has_all_the_install_s_rights_with_a_login_of_its_own(server: Server) -> None:
