@@ -21,6 +21,7 @@ from supervisor.services.tenancy.redis_rules import (
     RedisWish,
     allowed_words,
     forbidden_words,
+    password_hash,
     user_rules,
     version_of,
 )
@@ -69,6 +70,18 @@ class RedisTenancy:
         await _ask(client, "ACL", "SETUSER", user, *rules)
         self._settled[user] = (rules, await _ask(client, "ACL", "GETUSER", user))
         return True
+
+    async def add_password(self, user: str, password: Secret) -> None:
+        """Let `user` in with this one, too; nothing else of it changes."""
+        async with _opened(self._admin, self._limit_seconds, f"set a password of user {user!r} in Redis") as client:
+            await _ask(client, "ACL", "SETUSER", user, f"#{password_hash(password)}")
+
+    async def drop_password(self, user: str, password: Secret) -> None:
+        """Let nobody in as `user` with this one any more; sessions that are open live on."""
+        async with _opened(self._admin, self._limit_seconds, f"drop a password of user {user!r} in Redis") as client:
+            shown = await _ask(client, "ACL", "GETUSER", user)
+            if shown is not None and password_hash(password) in str(shown):
+                await _ask(client, "ACL", "SETUSER", user, f"!{password_hash(password)}")
 
     def url(self, wish: RedisWish, app: str, password: Secret) -> Secret:
         """What the app gets as REDIS_URL."""

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -98,7 +99,8 @@ async def rotate(
     """Change the recorded secret to `new`; `adopt` has the app run with what is recorded, and its old generation ended.
 
     Call `recover` first: what an earlier change left is settled there. Where a step fails or is cancelled, the old one
-    is in use again, as far as the server takes it; that error is raised. Only a kill leaves work to `recover`.
+    is in use again, as far as the server takes it; that error is raised. A kill after PROMOTED leaves the old one good:
+    what sets the server up at a start (`ensure`, with what is recorded) closes it.
     """
     old = record.current()
     record.put_next(new)
@@ -128,15 +130,14 @@ async def _go_back(record: Record, lock: Lock, old: Secret | None, new: Secret) 
         return
     if not lock.both:
         # One secret only: the server has the one or the other, and what it has is what must be recorded.
-        await recover(record, lock)
+        with suppress(SupervisorError):  # it gives no answer now: the next start asks it again
+            await recover(record, lock)
         return
     if record.next() is None:
         record.put_current(old)
     record.drop_next()
-    try:
+    with suppress(SupervisorError):  # nobody has it, and the next change or start closes it
         await lock.refuse(new)
-    except SupervisorError:
-        return  # nobody has it, and the next change or start closes it
 
 
 async def recover(record: Record, lock: Lock) -> Settled:

@@ -220,7 +220,7 @@ async def test_right_given_by_hand_is_found_and_taken_back(server: Server) -> No
             with pytest.raises(ConfigurationError, match=re.escape(found)):
                 await verify_postgres(stack.admin, wish)
             assert (await stack.tenancy.ensure(wish)).statements
-            await verify_postgres(stack.admin, wish)
+        await verify_postgres(stack.admin, wish)
         assert not (await stack.tenancy.ensure(wish)).statements
 
 
