@@ -50,7 +50,8 @@ class Right:
 def creators(wish: Wish, tenant: Tenant) -> tuple[str, ...]:
     """Who makes things in an app's schemas: the install's role, and where it owns them the app.
 
-    Its logins too: a pooler's DISCARD ALL ends the SET ROLE that a login begins with, and leaves its inherited rights.
+    Its logins too: a session's SET ROLE NONE ends what a login begins with, and leaves its inherited rights. (DISCARD
+    ALL and RESET ROLE, which poolers send, go back to the role a login begins with.)
     """
     if not tenant.owner:
         return (wish.install,)

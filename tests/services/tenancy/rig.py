@@ -88,7 +88,7 @@ class Stack:
 
 @asynccontextmanager
 async def connected(dsn: Secret) -> AsyncIterator[Connection]:
-    connection: Connection = await asyncpg.connect(dsn.reveal(), ssl=False, timeout=10)
+    connection: Connection = await asyncpg.connect(dsn.reveal(), ssl=False, timeout=10, statement_cache_size=0)
     try:
         yield connection
     finally:

@@ -410,14 +410,18 @@ async def test_one_app_alone_has_all_the_install_s_rights_with_a_login_of_its_ow
         await verify_postgres(stack.admin, wish)
 
 
-async def test_pooler_that_resets_the_role_does_no_harm(server: Server) -> None:
-    """DISCARD ALL ends the SET ROLE a login begins with; what is made then is used by both logins all the same."""
-    async with server.stack() as stack:
+async def test_session_that_drops_its_role_does_no_harm(each: Server) -> None:
+    """What a login makes as itself is used by both logins all the same, and becomes the app's."""
+    async with each.stack() as stack:
         stack.passwords["auth", Slot.A] = Secret("a")
         stack.passwords["auth", Slot.B] = Secret("b")
         wish = stack.wish(AUTH, ADMIN)
         await stack.tenancy.ensure(wish)
-        await execute(stack.url("auth"), "DISCARD ALL", "CREATE TABLE users AS SELECT 1 AS id")
+        async with connected(stack.url("auth")) as session:
+            for reset in ("DISCARD ALL", "RESET ALL", "RESET ROLE"):  # poolers' words: they change nothing of it
+                await session.execute(reset)
+                assert await session.fetchval("SELECT current_user::text") == f"{stack.name}_auth"
+        await execute(stack.url("auth"), "SET ROLE NONE", "CREATE TABLE users AS SELECT 1 AS id")
         assert await value(stack.url("auth", Slot.B), "SELECT id FROM users") == 1
         assert await value(stack.url("admin-auth"), "SELECT id FROM auth.users") == 1
         await stack.tenancy.ensure(wish)
