@@ -149,9 +149,9 @@ async def test_server_itself_is_out_of_reach(server: Server) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
         )
         for database in ("postgres", "template1"):
-            url = url_for(stack.url("auth"), role=f"{stack.name}_auth_a", password=Secret("pass-of-auth"))
-            assert await can_log_in(url)
-            assert not await can_log_in(Secret(url.reveal().replace(f"/{stack.name}", f"/{database}")))
+            login, password = f"{stack.name}_auth_a", Secret("pass-of-auth")
+            assert await can_log_in(url_for(stack.admin, role=login, password=password))
+            assert not await can_log_in(url_for(stack.admin, role=login, password=password, database=database))
 
 
 async def test_app_is_at_home_in_its_own_schema(server: Server) -> None:
