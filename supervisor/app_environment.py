@@ -65,7 +65,7 @@ class AppEnvironment:
 
     Children get our own environment without our settings (a setting may be a secret of ours), plus the app's contract:
     PORT, DATABASE_URL, REDIS_URL, SUPERVISOR_DOCKER_MODE, SUPERVISOR_GENERATION, and DOCKER_HOST where there is an
-    engine; then its `variables`, and of ours nothing that is `hidden` from it. With a `view` they see its mounts.
+    engine; then its `variables`. `environ` is what is said for them, ours and more. With a `view` they see its mounts.
     """
 
     def __init__(
@@ -78,17 +78,13 @@ class AppEnvironment:
         database_url: Secret | None,
         redis_url: Secret | None,
         variables: Resolved | None = None,
-        hidden: frozenset[str] = frozenset(),
         files: GivenFiles | None = None,
         view: tuple[Mount, ...] = (),
     ) -> None:
         self._app = app
         self._settings = settings
         self._view = view
-        self.base = read_env_file(settings.env_file) if settings.env_file is not None else {}
-        self.base |= {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
-        for name in hidden:
-            self.base.pop(name, None)
+        self.base = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
         self.base["PORT"] = str(settings.port)
         self.base["SUPERVISOR_DOCKER_MODE"] = placement.mode
         decision = placement.decision

@@ -12,7 +12,7 @@ from supervisor.app_home import AppHome
 from supervisor.app_plan import AppPlan, Surroundings, reloaded
 from supervisor.core.errors import SupervisorError
 from supervisor.core.events import Notice, Publish, Warned
-from supervisor.core.settings import Settings
+from supervisor.core.settings import Loaded
 from supervisor.triggers.files import stamp
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class AppPart:
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        loaded: Loaded,
         around: Surroundings,
         *,
         home: AppHome,
@@ -43,7 +43,7 @@ class AppPart:
         self.dumps = dumps
         self._around = around
         self._publish = publish
-        self.plan = AppPlan(name, settings, around, home)
+        self.plan = AppPlan(name, loaded, around, home)
         if self.plan.environment.warning:
             publish(Warned(message=self.plan.environment.warning))
         self.app = App(
@@ -54,21 +54,21 @@ class AppPart:
             publish=publish,
             on_end=lambda error: on_end(name, error),
         )
-        self.trigger_path = settings.trigger_file or settings.app_dir / ".reload-trigger"
+        self.trigger_path = loaded.settings.trigger_file or loaded.settings.app_dir / ".reload-trigger"
         # Taken before anything is started: a touch during the boot is a wish for a reload, one before it is not.
         self.trigger_seen = stamp(self.trigger_path)
 
-    def plan_again(self, settings: Settings) -> AppPlan:
+    def plan_again(self, loaded: Loaded) -> AppPlan:
         """Its plan by newly read settings of its own; a wish that waits for the next start is told. See `AppPlan`."""
-        wanted, told = reloaded(self.plan.settings, settings)
+        wanted, told = reloaded(self.plan.settings, loaded.settings)
         if told:
             self._publish(Notice(message=told))
-        plan = AppPlan(self.name, wanted, self._around, self.plan.home)
+        plan = AppPlan(self.name, loaded.model_copy(update={"settings": wanted}), self._around, self.plan.home)
         plan.check_variables()
         return plan
 
     def plan_in(self, home: AppHome) -> AppPlan:
         """Its plan in another release, by the settings in force. See `AppPlan`."""
-        plan = AppPlan(self.name, self.plan.settings, self._around, home)
+        plan = AppPlan(self.name, self.plan.loaded, self._around, home)
         plan.check_variables()
         return plan

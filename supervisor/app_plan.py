@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,10 @@ from supervisor.app.notify import NotifySocket, Readiness, ReadyFd
 from supervisor.app.spec import AppSpec, OnUnhealthy, ReloadLimits
 from supervisor.app_environment import AppEnvironment
 from supervisor.app_home import AppHome
-from supervisor.app_variables import AppVariables, names_of_others
+from supervisor.app_variables import AppVariables
 from supervisor.app_view import check_paths, view_of
 from supervisor.core.errors import ConfigurationError
-from supervisor.core.settings import AppSettings, Settings, variable
+from supervisor.core.settings import AppSettings, Loaded, Settings, variable
 from supervisor.environment.resolve import complaint
 from supervisor.migrations.command import CommandMigrations, SpawnedRun
 from supervisor.migrations.folder import open_folder
@@ -70,7 +70,6 @@ class Surroundings:
     """
 
     runtime_dir: Path
-    environ: Mapping[str, str]
     placement: Placement
     variables: AppVariables
     files: GivenFiles
@@ -90,8 +89,9 @@ class Surroundings:
 class AppPlan:
     """Raises ConfigurationError for what cannot be; nothing is started or changed by making one."""
 
-    def __init__(self, name: str, settings: Settings, around: Surroundings, home: AppHome | None = None) -> None:
-        self.settings = settings
+    def __init__(self, name: str, loaded: Loaded, around: Surroundings, home: AppHome | None = None) -> None:
+        self.loaded = loaded
+        self.settings = settings = loaded.settings
         self.home = home or AppHome()
         self._around = around
         self._said = self.home.applied(settings)
@@ -100,16 +100,15 @@ class AppPlan:
         """What only one migrates at a time; each app has tables of its own."""
         self._migrate = "migrate" if alone else f"{name}-migrate"
         self._dsn = around.variables.database_url(name)
-        self.variables = around.variables.of(name, settings)
+        self.variables = around.variables.of(name, loaded)
         self.environment = AppEnvironment(
             self._said,
-            around.environ,
+            around.variables.given(name, loaded),
             app=name,
             placement=around.placement,
             database_url=self._dsn,
             redis_url=around.variables.redis_url(name),
             variables=self.variables,
-            hidden=names_of_others(settings, name),
             files=around.files,
             view=self._view(),
         )

@@ -28,7 +28,7 @@ class AppReload:
         self,
         parts: Parts,
         *,
-        reread: Callable[[], Loaded],
+        reread: Callable[[], Awaitable[Loaded]],
         migrate: Callable[[str, Migrations | None], Awaitable[None]],
         prove_routes: Callable[[float], Awaitable[None]],
     ) -> None:
@@ -90,17 +90,17 @@ class AppReload:
     async def _prepare(self, part: AppPart) -> AppPlan:
         """Settings and environment as the files say now, and what is pending applied."""
         with self._phase("settings"):
-            plan = self._plan(part)
+            plan = await self._plan(part)
         with self._phase("migrations"):
             await self._apply(part.name, plan)
         return plan
 
-    def _plan(self, part: AppPart) -> AppPlan:
+    async def _plan(self, part: AppPart) -> AppPlan:
         try:
-            settings = self._reread().settings
-            if part.name not in settings.app_names:
+            loaded = await self._reread()
+            if part.name not in loaded.settings.app_names:
                 raise RejectedError(f"there is no app {part.name!r} in the settings any more; restart to be rid of it")
-            return part.plan_again(settings.for_app(part.name))
+            return part.plan_again(loaded.for_app(part.name))
         except SupervisorError as error:
             raise RejectedError(str(error)) from error
 

@@ -9,13 +9,11 @@ from pathlib import Path
 from supervisor.app_environment import read_env_file
 from supervisor.built_in import Web
 from supervisor.core.secret import Secret
-from supervisor.core.settings import PREFIX, AppEnv, Settings
+from supervisor.core.settings import AppEnv, Loaded, Settings
 from supervisor.environment.bindings import WELL_KNOWN, Facts
 from supervisor.environment.resolve import Resolved, Wanted, resolve
 from supervisor.services.traefik_files import ANY_HOST, routed_host
 from supervisor.store.app_secrets import AppSecrets
-
-_OF_SERVICES = ("DATABASE_URL", "REDIS_URL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +27,17 @@ class AppVariables:
     web: Web | None = None
     make: bool = True
 
-    def of(self, app: str, settings: Settings) -> Resolved:
+    def of(self, app: str, loaded: Loaded) -> Resolved:
         """Those of one app, by its own settings. Raises ConfigurationError for files that cannot be read."""
+        settings = loaded.settings
         kept = AppSecrets(self.secrets_folder, app)
         facts = self._facts(app, settings)
         wanted = Wanted(
             app=app,
             declared=declared(settings, app),
             facts=facts,
-            bindings=WELL_KNOWN,
-            external=self._external(app, settings, facts),
+            bindings={**WELL_KNOWN, **settings.bindings},
+            external=self.given(app, loaded),
             given=kept.given(),
         )
         return resolve(wanted, kept.make if self.make else lambda name: Secret("-" * 43))
@@ -46,7 +45,7 @@ class AppVariables:
     def _facts(self, app: str, settings: Settings) -> Facts:
         names = [name for name in settings.app_names if name != app]
         return Facts(
-            stage="production",
+            stage=settings.stage,
             port=settings.port,
             public_url=self._public_url(app, settings),
             origins=tuple(self._public_url(name, settings) for name in names),
@@ -65,15 +64,19 @@ class AppVariables:
         scheme = "https" if secure else "http"
         return f"{scheme}://{host}" if port == {"https": "443", "http": "80"}[scheme] else f"{scheme}://{host}:{port}"
 
-    def _external(self, app: str, settings: Settings, facts: Facts) -> dict[str, str]:
-        """What we were given: our environment before the app's file, without what only others declare."""
-        others = names_of_others(settings, app)
-        given = {
-            name: value for name, value in self.environ.items() if not name.startswith(PREFIX) and name not in others
-        }
+    def given(self, app: str, loaded: Loaded) -> dict[str, str]:
+        """All that was said for the app, without what only others declare; see `Loaded.app_values`.
+
+        Where the stack has a database or Redis of its own, files do not name another.
+        """
+        settings = loaded.settings
         from_file = read_env_file(settings.env_file) if settings.env_file is not None else {}
-        ours = {name for name, url in zip(_OF_SERVICES, (facts.database_url, facts.redis_url), strict=True) if url}
-        return {name: value for name, value in from_file.items() if name not in ours} | given
+        hidden = set(names_of_others(settings, app))
+        for name, url in (("DATABASE_URL", self.database_url(app)), ("REDIS_URL", self.redis_url(app))):
+            if url is not None and not self.environ.get(name):
+                hidden.add(name)
+        values = loaded.app_values(from_file, self.environ)
+        return {name: value for name, value in values.items() if name not in hidden}
 
 
 def declared(settings: Settings, app: str) -> AppEnv:

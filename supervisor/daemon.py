@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from supervisor.fronts import Fronts
 from supervisor.migrate import migrate
 from supervisor.observe.eventlog import EventLog
 from supervisor.observe.log import LogSink
+from supervisor.observe.logfiles.rotation import Keeping
 from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
 from supervisor.open_log import open_log
@@ -53,6 +54,7 @@ from supervisor.triggers.signals import Meaning, SignalLoop, meaning, name_of
 
 STOP_SECONDS_AS_PID1 = 8.5  # Docker kills after 10
 STOP_SECONDS = 60.0
+Reread = Callable[[Reaper], Awaitable[Loaded]]
 _FLUSH_SECONDS = 1.0
 # Python's own 5 ms is what each turn of the loop waits while the log's thread renders a flood.
 _SWITCH_SECONDS = 0.0005
@@ -68,14 +70,15 @@ class Entry:
     ignored: frozenset[int]
 
 
-def run_daemon(loaded: Loaded, entry: Entry, reread: Callable[[], Loaded]) -> int:
+def run_daemon(loaded: Loaded, entry: Entry, reread: Reread) -> int:
     """Run until stopped; gives the exit code. Errors are in the log by then.
 
-    `reread` gives the settings as the sources say when it is called.
+    `reread` gives the settings as the sources say when it is called; what it runs is a child of the reaper.
     """
     settings = loaded.settings
     sys.setswitchinterval(_SWITCH_SECONDS)
-    sink = open_log(settings.log_format, settings.log_level)
+    keeping = Keeping(settings.log_max_mib * 1024 * 1024, settings.log_max_days, settings.log_keep)
+    sink = open_log(settings.log_format, settings.log_level, folder=settings.log_dir, keeping=keeping)
     code = ExitCode.INTERNAL
     try:
         daemon = Daemon(loaded, entry, sink, reread)
@@ -94,7 +97,8 @@ def run_daemon(loaded: Loaded, entry: Entry, reread: Callable[[], Loaded]) -> in
 class Daemon:
     """One supervisor. Raises our errors from the constructor where the state cannot be opened."""
 
-    def __init__(self, loaded: Loaded, entry: Entry, sink: LogSink, reread: Callable[[], Loaded]) -> None:
+    def __init__(self, loaded: Loaded, entry: Entry, sink: LogSink, reread: Reread) -> None:
+        self._loaded = loaded
         self._settings = loaded.settings
         self._reread = reread
         self._warnings = loaded.warnings
@@ -116,7 +120,8 @@ class Daemon:
         self._publish = self._bus.publish
         self._reaping = adopt_orphans()
         self._state = State(Paths.of(self._settings, dict(os.environ)))
-        self._rings = Rings(sink.line, rate=Rate(), on_dropped=sink.dropped, keep_whole=sink.redactor.keep_whole)
+        rate = Rate(self._settings.log_rate_lines, self._settings.log_rate_mib * 1024 * 1024)
+        self._rings = Rings(sink.line, rate=rate, on_dropped=sink.dropped, keep_whole=sink.redactor.keep_whole)
         self._reaper = Reaper(
             install_id=self._state.install.uuid,
             entry_mask=entry.mask,
@@ -240,7 +245,7 @@ class Daemon:
     def _build(self, placement: Placement, homes: Mapping[str, AppHome]) -> Parts:
         assert self._fronts is not None
         self._parts = Parts(
-            self._settings,
+            self._loaded,
             dict(os.environ),
             placement=placement,
             state=self._state,
@@ -262,7 +267,7 @@ class Daemon:
         self._boot = Boot(parts, starts, self._publish)
         self._reload = AppReload(
             parts,
-            reread=self._reread,
+            reread=partial(self._reread, self._reaper),
             migrate=partial(migrate, publish=self._publish),
             prove_routes=self._boot.prove_routes,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from supervisor.app.front.model import Front
 from supervisor.app.route import Route, RouteSpec
-from supervisor.app_environment import AppEnvironment
+from supervisor.app_environment import AppEnvironment, read_env_file
 from supervisor.app_home import AppHome
 from supervisor.app_part import AppPart
 from supervisor.app_plan import Surroundings, restart_policy
@@ -16,7 +16,7 @@ from supervisor.catalog import Catalog
 from supervisor.core.errors import ConfigurationError, SupervisorError
 from supervisor.core.events import Publish
 from supervisor.core.secret import Secret
-from supervisor.core.settings import Settings
+from supervisor.core.settings import Loaded
 from supervisor.environment.resolve import complaint
 from supervisor.fronts import Fronts
 from supervisor.placement import Placement
@@ -85,7 +85,7 @@ class Parts:
 
     def __init__(
         self,
-        settings: Settings,
+        loaded: Loaded,
         environ: Mapping[str, str],
         *,
         placement: Placement,
@@ -99,7 +99,8 @@ class Parts:
         on_app_end: OnEnd,
         on_essential_failure: Callable[[SupervisorError], None],
     ) -> None:
-        self.settings = settings
+        self.loaded = loaded
+        self.settings = settings = loaded.settings
         self.state = state
         self.reaper = reaper
         self.rings = rings
@@ -125,9 +126,10 @@ class Parts:
             on_essential_failure=on_essential_failure,
         )
         # What the user's own services get is what belongs to no app.
+        from_file = read_env_file(settings.env_file) if settings.env_file is not None else {}
         shared = AppEnvironment(
             settings,
-            environ,
+            loaded.app_values(from_file, environ),
             placement=placement,
             database_url=self.catalog.database_url,
             redis_url=self.catalog.redis_url,
@@ -145,25 +147,23 @@ class Parts:
             web=self.catalog.web,
         )
         self.apps = {
-            name: self._app_part(name, environ, variables, homes[name], fronts.front(name), on_app_end)
+            name: self._app_part(name, variables, homes[name], fronts.front(name), on_app_end)
             for name in settings.app_names
         }
         found = [part.plan.variables for part in self.apps.values()]
+        for secret in (*loaded.fetched.values(), *loaded.env_files.values()):
+            register_secret(secret)
         for value in (value for one in found for value in one.values.values() if value.is_secret):
             register_secret(value.secret)
         if text := complaint(found):
             raise ConfigurationError(text)
 
-    def _app_part(
-        self, name: str, environ: Mapping[str, str], variables: AppVariables, home: AppHome, front: Front, on_end: OnEnd
-    ) -> AppPart:
-        settings = self.settings.for_app(name)
+    def _app_part(self, name: str, variables: AppVariables, home: AppHome, front: Front, on_end: OnEnd) -> AppPart:
         return AppPart(
             name,
-            settings,
+            self.loaded.for_app(name),
             Surroundings(
                 runtime_dir=self.state.paths.runtime,
-                environ=environ,
                 placement=self.placement,
                 variables=variables,
                 files=self.files,
@@ -174,7 +174,7 @@ class Parts:
             ),
             home=home,
             front=front,
-            route=self._route(name, settings),
+            route=self._route(name),
             requires=self._required_apps(name),
             dumps=self.catalog.dumps,
             publish=self._publish,
@@ -186,7 +186,7 @@ class Parts:
         apps = self.settings.apps
         return tuple(other for other in apps[name].requires if other in apps) if apps else ()
 
-    def _route(self, name: str, settings: Settings) -> Route | None:
+    def _route(self, name: str) -> Route | None:
         web, host = self.catalog.web, routed_host(self.settings, name)
         if web is None or host is None:
             return None

@@ -16,7 +16,7 @@ from supervisor.app_variables import AppVariables
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.mode import Mode, traits
 from supervisor.core.secret import Secret
-from supervisor.core.settings import Settings
+from supervisor.core.settings import Loaded, Settings
 from supervisor.migrations.command import CommandMigrations
 from supervisor.placement import Placement
 from supervisor.process.output import Ring
@@ -40,7 +40,6 @@ def variables(folder: Path, database_url: Secret | None) -> AppVariables:
 def around(tmp_path: Path) -> Surroundings:
     return Surroundings(
         runtime_dir=tmp_path,
-        environ=ENVIRON,
         placement=Placement(Mode.NONE, traits(Mode.NONE), ()),
         variables=variables(tmp_path, Secret("postgresql://db")),
         files=GivenFiles(tmp_path / "given"),
@@ -55,6 +54,10 @@ def settings(tmp_path: Path, **values: Any) -> Settings:
     return Settings(**{"app_command": ("serve", "--fast"), "app_dir": tmp_path, "port": 3000, **values})
 
 
+def said(settings: Settings) -> Loaded:
+    return Loaded(settings=settings, origins={})
+
+
 def launch(plan: AppPlan, place: Place, *, overlapping: bool = False) -> dict[str, str]:
     """The environment of one generation."""
     return dict(plan.spec.command(Launch(7, place, ReadyFd(), overlapping)).env)
@@ -62,7 +65,7 @@ def launch(plan: AppPlan, place: Place, *, overlapping: bool = False) -> dict[st
 
 def test_settings_become_the_spec(tmp_path: Path, around: Surroundings) -> None:
     given = settings(tmp_path, bake_seconds=7.0, drain_seconds=8.0, stream_seconds=9.0, overlap=False, app_ready="fd")
-    spec = AppPlan("app", given, around).spec
+    spec = AppPlan("app", said(given), around).spec
     limits = spec.limits
     assert (limits.bake_seconds, limits.drain_seconds, limits.stream_seconds) == (7.0, 8.0, 9.0)
     assert not spec.overlap
@@ -72,7 +75,7 @@ def test_settings_become_the_spec(tmp_path: Path, around: Surroundings) -> None:
 
 
 def test_readiness_is_a_socket_of_its_own_unless_a_pipe_is_asked_for(tmp_path: Path, around: Surroundings) -> None:
-    spec = AppPlan("app", settings(tmp_path), around).spec
+    spec = AppPlan("app", said(settings(tmp_path)), around).spec
     assert not spec.must_say_ready
     first, second = spec.readiness(1), spec.readiness(2)
     assert isinstance(first, NotifySocket)
@@ -80,7 +83,7 @@ def test_readiness_is_a_socket_of_its_own_unless_a_pipe_is_asked_for(tmp_path: P
 
 
 def test_generation_behind_a_front_is_given_its_private_place(tmp_path: Path, around: Surroundings) -> None:
-    plan = AppPlan("app", settings(tmp_path), around)
+    plan = AppPlan("app", said(settings(tmp_path)), around)
     env = launch(plan, Place("one", "127.0.0.1", 4001), overlapping=True)
     assert (env["PORT"], env["HOST"], env["HOSTNAME"], env["SUPERVISOR_PUBLIC_PORT"]) == (
         "4001",
@@ -94,7 +97,7 @@ def test_generation_behind_a_front_is_given_its_private_place(tmp_path: Path, ar
 
 
 def test_generation_with_the_public_port_is_given_that(tmp_path: Path, around: Surroundings) -> None:
-    env = launch(AppPlan("app", settings(tmp_path), around), Place("public", "127.0.0.1", 3000, private=False))
+    env = launch(AppPlan("app", said(settings(tmp_path)), around), Place("public", "127.0.0.1", 3000, private=False))
     assert env["PORT"] == "3000"
     assert not {"SUPERVISOR_PUBLIC_PORT", "SUPERVISOR_OVERLAPPING", "HOST", "HOSTNAME"} & set(env)
 
@@ -102,11 +105,11 @@ def test_generation_with_the_public_port_is_given_that(tmp_path: Path, around: S
 def test_environment_file_is_read_anew_by_each_plan(tmp_path: Path, around: Surroundings) -> None:
     (tmp_path / "env").write_text("COLOUR=red\n")
     given = settings(tmp_path, env_file=tmp_path / "env")
-    first = AppPlan("app", given, around)
+    first = AppPlan("app", said(given), around)
     (tmp_path / "env").write_text("COLOUR=blue\n")
     place = Place("one", "127.0.0.1", 4001)
     assert launch(first, place)["COLOUR"] == "red"
-    assert launch(AppPlan("app", given, around), place)["COLOUR"] == "blue"
+    assert launch(AppPlan("app", said(given), around), place)["COLOUR"] == "blue"
 
 
 @pytest.mark.parametrize(
@@ -123,19 +126,19 @@ def test_what_cannot_be_is_an_error_and_nothing_was_done(
     tmp_path: Path, around: Surroundings, values: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=text):
-        AppPlan("app", settings(tmp_path, **values), around)
+        AppPlan("app", said(settings(tmp_path, **values)), around)
 
 
 def test_migrations_are_of_the_command_or_of_the_folder_or_none(tmp_path: Path, around: Surroundings) -> None:
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "0001_a.sql").write_text("select 1;")
-    assert AppPlan("app", settings(tmp_path), around).migrations is None
-    by_command = AppPlan("app", settings(tmp_path, migrate_command=("migrate",)), around).migrations
+    assert AppPlan("app", said(settings(tmp_path)), around).migrations is None
+    by_command = AppPlan("app", said(settings(tmp_path, migrate_command=("migrate",))), around).migrations
     assert isinstance(by_command, CommandMigrations)
     in_folder = settings(tmp_path, migrate_dir=Path("sql"))
-    assert AppPlan("app", in_folder, around).migrations is not None
+    assert AppPlan("app", said(in_folder), around).migrations is not None
     with pytest.raises(ConfigurationError, match="there is no database; set DATABASE_URL"):
-        AppPlan("app", in_folder, replace(around, variables=variables(tmp_path, None)))
+        AppPlan("app", said(in_folder), replace(around, variables=variables(tmp_path, None)))
 
 
 def test_reload_puts_the_apps_settings_in_force_and_names_the_others(tmp_path: Path) -> None:
@@ -173,7 +176,7 @@ def of(app: str, tmp_path: Path, apps: dict[str, Any] = TABLES) -> Settings:
 
 
 def test_each_app_gets_what_it_declares_and_nothing_that_only_others_do(tmp_path: Path, around: Surroundings) -> None:
-    api, web = (AppPlan(app, of(app, tmp_path), around).environment.base for app in ("api", "web"))
+    api, web = (AppPlan(app, said(of(app, tmp_path)), around).environment.base for app in ("api", "web"))
     assert (api["STRIPE_KEY"], api["SHARED"]) == ("of-api", "of-all")
     assert (web["GREETING"], web["SHARED"], web["PUBLIC_URL"]) == ("hello", "of-all", "http://localhost:3001")
     assert "STRIPE_KEY" not in web
@@ -185,7 +188,7 @@ def test_each_app_gets_what_it_declares_and_nothing_that_only_others_do(tmp_path
 def test_what_is_given_in_a_file_is_there_for_every_command_and_in_no_environment(
     tmp_path: Path, around: Surroundings
 ) -> None:
-    environment = AppPlan("api", of("api", tmp_path), around).environment
+    environment = AppPlan("api", said(of("api", tmp_path)), around).environment
     path = Path(environment.base["SESSION_FILE"])
     assert "SESSION" not in environment.base
     assert not path.exists()
@@ -193,14 +196,14 @@ def test_what_is_given_in_a_file_is_there_for_every_command_and_in_no_environmen
     assert path.read_text() == (tmp_path / "secrets/apps/api/made/SESSION").read_text()
     assert path.stat().st_mode & 0o777 == 0o400
     AppSecrets(tmp_path / "secrets", "api").renew("SESSION")
-    again = AppPlan("api", of("api", tmp_path), around).environment
+    again = AppPlan("api", said(of("api", tmp_path)), around).environment
     again.one_shot("migrate", "true")
     assert Path(again.base["SESSION_FILE"]).read_text() != path.read_text(), "code that still runs keeps its own"
 
 
 def test_what_is_missing_is_known_of_every_plan_and_refused_when_asked(tmp_path: Path, around: Surroundings) -> None:
     apps = {**TABLES, "web": {**TABLES["web"], "env": {"required": ["NOWHERE"]}}}
-    plan = AppPlan("web", of("web", tmp_path, apps), around)
+    plan = AppPlan("web", said(of("web", tmp_path, apps)), around)
     assert plan.variables.missing == ("NOWHERE",)
     with pytest.raises(ConfigurationError, match="supervisor secrets set web NOWHERE"):
         plan.check_variables()

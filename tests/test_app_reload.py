@@ -34,6 +34,10 @@ class Read:
     disk: str
     app_names: tuple[str, ...] = ("app",)
 
+    @property
+    def settings(self) -> Read:
+        return self
+
     def for_app(self, name: str) -> str:
         return self.disk
 
@@ -59,11 +63,11 @@ class World:
             cast(Parts, self.parts), reread=self._reread, migrate=self._migrate, prove_routes=self._prove_routes
         )
 
-    def _reread(self) -> Loaded:
+    async def _reread(self) -> Loaded:
         self.did.append("read")
         if self.unreadable is not None:
             raise self.unreadable
-        return cast(Loaded, SimpleNamespace(settings=Read(self.disk)))
+        return cast(Loaded, Read(self.disk))
 
     def _plan_again(self, settings: str) -> Any:
         return SimpleNamespace(spec=f"spec {settings}", migrations=f"migrations {settings}")

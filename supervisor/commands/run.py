@@ -80,22 +80,13 @@ def main(
     """Run until stopped; gives the exit code. Errors before the log is up go to standard error."""
     try:
         given, config = arguments_of(argv)
-        from supervisor.commands.fetch_secrets import SecretsCommand, fetch_now
-        from supervisor.commands.load_settings import load
+        from supervisor.commands.load_settings import load, load_again
 
-        fetched: list[dict[str, str]] = []
-
-        def fetch(wanted: SecretsCommand) -> dict[str, str]:
-            """The first time only: a loop runs later, and waiting for a vault would stop all it does."""
-            if not fetched:
-                fetched.append(fetch_now(wanted))
-            return fetched[0]
-
-        loaded = load(given, config=config, fetch=fetch)
+        loaded = load(given, config=config)
         from supervisor.daemon import Entry, run_daemon
 
         entry = Entry(latched if latched is not None else [], entry_mask, entry_ignored)
-        return run_daemon(loaded, entry, lambda: load(given, config=config, fetch=fetch))
+        return run_daemon(loaded, entry, lambda reaper: load_again(given, reaper, config=config))
     except SupervisorError as error:
         print(f"supervisor: {error}", file=sys.stderr)
         return int(error.exit_code)

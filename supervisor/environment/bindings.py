@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from supervisor.core.secret import Secret
-
-SECRET = "{secret}"  # noqa: S105
-"""A random value of the app's own, made on first boot and kept."""
+from supervisor.core.settings import FIELD, SECRET
 
 WELL_KNOWN: Mapping[str, str] = {
     "NODE_ENV": "{node_env}",
@@ -26,8 +23,6 @@ WELL_KNOWN: Mapping[str, str] = {
 
 A settings file may add names and change these: `[bindings]`.
 """
-
-_FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +52,8 @@ class Facts:
         return found
 
 
-FIELDS = ("stage", "node_env", "port", "public_url", "trusted_origins", "database_url", "redis_url", "secret")
-
-
 def filled(template: str, facts: Facts) -> str | None:
     """The value of a template; None where one of its facts is missing here."""
     fields = facts.fields()
-    names = _FIELD.findall(template)
-    return None if any(name not in fields for name in names) else _FIELD.sub(lambda one: fields[one[1]], template)
-
-
-def why_unusable(template: str) -> str:
-    """Why it cannot be a binding; empty where it can."""
-    unknown = [name for name in _FIELD.findall(template) if name not in FIELDS]
-    if unknown:
-        return f"there is no {{{unknown[0]}}}; there are {', '.join(f'{{{name}}}' for name in FIELDS)}"
-    if SECRET in template and template != SECRET:
-        return "{secret} stands alone"
-    return ""
+    names = FIELD.findall(template)
+    return None if any(name not in fields for name in names) else FIELD.sub(lambda one: fields[one[1]], template)

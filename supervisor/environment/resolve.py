@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from supervisor.core.secret import Secret
-from supervisor.core.settings import AppEnv, AppVariable
-from supervisor.environment.bindings import SECRET, Facts, filled
+from supervisor.core.settings import SECRET, AppEnv, AppVariable
+from supervisor.environment.bindings import Facts, filled
 from supervisor.environment.rules import why_wrong
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from supervisor.core.secret import Secret
-from supervisor.core.settings import AppEnv, AppVariable
-from supervisor.environment.bindings import SECRET, WELL_KNOWN, Facts, filled, why_unusable
+from supervisor.core.settings import SECRET, AppEnv, AppVariable, why_unusable
+from supervisor.environment.bindings import WELL_KNOWN, Facts, filled
 from supervisor.environment.resolve import Origin, Resolved, Wanted, complaint, resolve
 
 FACTS = Facts(

@@ -6,6 +6,7 @@ The order is command line, environment, `X_FILE`, the secrets command, the secre
 
 from supervisor.core.settings.app import AppDatabase, AppRedis, AppSettings
 from supervisor.core.settings.app_env import AppEnv, AppVariable
+from supervisor.core.settings.bindings import FIELD, SECRET, why_unusable
 from supervisor.core.settings.merge import build
 from supervisor.core.settings.model import ONLY_APP, Loaded, Settings, aliases, plain_fields, secret_fields
 from supervisor.core.settings.names import NOT_SETTINGS, OPTIONS, PREFIX, TABLES, did_you_mean, variable
@@ -26,6 +27,7 @@ from supervisor.core.settings.types import (
 )
 
 __all__ = [
+    "FIELD",
     "NOT_SETTINGS",
     "ONLY_APP",
     "OPTIONS",
@@ -43,6 +45,7 @@ __all__ = [
     "Name",
     "Port",
     "Seconds",
+    "SECRET",
     "SecretStr",
     "ServiceWords",
     "Settings",
@@ -57,4 +60,5 @@ __all__ = [
     "is_placeholder",
     "Named",
     "variable",
+    "why_unusable",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from supervisor.core.secret import Secret
 from supervisor.core.settings.app import Apps
 from supervisor.core.settings.app_level import AppLevel
+from supervisor.core.settings.bindings import Binding
 from supervisor.core.settings.engine_level import EngineLevel
 from supervisor.core.settings.front_level import FrontLevel
 from supervisor.core.settings.names import PREFIX, TABLES
@@ -18,7 +19,7 @@ from supervisor.core.settings.order import start_order
 from supervisor.core.settings.release_level import ReleaseLevel
 from supervisor.core.settings.service import UserService
 from supervisor.core.settings.service_level import ServiceLevel
-from supervisor.core.settings.types import FIELDS, Argv, Name, Seconds, Stage
+from supervisor.core.settings.types import FIELDS, Argv, Name, Seconds, Stage, VariableName
 
 ONLY_APP = "app"
 
@@ -41,6 +42,20 @@ class Settings(EngineLevel, ServiceLevel, ReleaseLevel, FrontLevel, AppLevel, Ba
     socket: Path | None = Field(None, description="control socket; default control.sock in the runtime folder")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level printed")
+    log_rate_lines: Annotated[int, Field(ge=0)] = Field(
+        10_000, description="lines taken a second of each stream of a source; what is beyond is dropped; 0: no limit"
+    )
+    log_rate_mib: Annotated[int, Field(ge=0, le=1024)] = Field(4, description="the same in MiB; 0: no limit")
+    log_dir: Path | None = Field(
+        None, description="folder for a log file of each source, beside standard output; default: none are written"
+    )
+    log_max_mib: Annotated[int, Field(ge=1, le=10_240)] = Field(
+        20, description="a log file is rotated before it is this big, and each day"
+    )
+    log_max_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        14, description="rotated files are removed after so many days"
+    )
+    log_keep: Annotated[int, Field(ge=0, le=1000)] = Field(10, description="rotated files kept of each source")
     stage: Stage = Field("production", description="which `.env.STAGE` in the app's folder is read")
     secrets_dir: Path = Field(
         Path("/run/secrets"), description="folder of files, each named as a setting in lower case, with its value"
@@ -62,6 +77,10 @@ class Settings(EngineLevel, ServiceLevel, ReleaseLevel, FrontLevel, AppLevel, Ba
         None, description="touching it reloads; default .reload-trigger in the app's folder"
     )
 
+    bindings: dict[VariableName, Binding] = Field(
+        default_factory=dict,
+        description="variables that every app gets, by name, made of facts: `[bindings]`, in supervisor.toml only",
+    )
     user_services: dict[Name, UserService] = Field(
         default_factory=dict, description="services of your own: [services.NAME] tables, in supervisor.toml only"
     )
@@ -114,6 +133,10 @@ class Loaded(BaseModel):
     """What the secrets command printed for the app: below our environment, above everything else."""
     env_files: dict[str, Secret] = Field(default_factory=dict)
     """What `.env.STAGE` and `.env` say for the app: below `env_file`."""
+
+    def for_app(self, name: str) -> Loaded:
+        """The same for one app; see `Settings.for_app`."""
+        return self.model_copy(update={"settings": self.settings.for_app(name)})
 
     def app_values(self, env_file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
         """What an app is given of all that was said: our environment first, then the secrets command, its `env_file`,

@@ -12,7 +12,7 @@ PREFIX = "SUPERVISOR_"
 OPTIONS = ("mode", "app_dir", "app_host", "port", "state_dir", "runtime_dir", "log_format")
 BUILT_IN = ("postgres", "redis", "traefik")
 """The services that are there without any table."""
-TABLES = frozenset({"user_services", "apps"})
+TABLES = frozenset({"user_services", "apps", "bindings"})
 """Settings that are tables of supervisor.toml, and have no variable."""
 # Given to children or set by other software under our prefix; none of them is a setting.
 NOT_SETTINGS = frozenset(
