@@ -58,6 +58,11 @@ class AppPart:
         # Taken before anything is started: a touch during the boot is a wish for a reload, one before it is not.
         self.trigger_seen = stamp(self.trigger_path)
 
+    def plan_anew(self) -> None:
+        """Before it is started: the variables are looked up again."""
+        self.plan = AppPlan(self.name, self.plan.loaded, self._around, self.plan.home)
+        self.app.spec = self.plan.spec
+
     def plan_again(self, loaded: Loaded) -> AppPlan:
         """Its plan by newly read settings of its own; a wish that waits for the next start is told. See `AppPlan`."""
         wanted, told = reloaded(self.plan.settings, loaded.settings)

@@ -15,6 +15,7 @@ from supervisor.app_home import AppHome
 from supervisor.app_variables import AppVariables
 from supervisor.app_view import check_paths, view_of
 from supervisor.core.errors import ConfigurationError
+from supervisor.core.secret import Secret
 from supervisor.core.settings import AppSettings, Loaded, Settings, variable
 from supervisor.environment.resolve import complaint
 from supervisor.migrations.command import CommandMigrations, SpawnedRun
@@ -72,6 +73,7 @@ class Surroundings:
     runtime_dir: Path
     placement: Placement
     variables: AppVariables
+    migration_url: Callable[[str], Secret | None]
     files: GivenFiles
     hold: bool
     excuse: Excuse
@@ -99,14 +101,15 @@ class AppPlan:
         self._lock = settings.stack if alone else f"{settings.stack}-{name}"
         """What only one migrates at a time; each app has tables of its own."""
         self._migrate = "migrate" if alone else f"{name}-migrate"
-        self._dsn = around.variables.database_url(name)
+        self._migration_url = around.migration_url(name)
+        self._apart = "" if alone else name.replace("-", "_")
         self.variables = around.variables.of(name, loaded)
         self.environment = AppEnvironment(
             self._said,
             around.variables.given(name, loaded),
             app=name,
             placement=around.placement,
-            database_url=self._dsn,
+            database_url=around.variables.database_url(name),
             redis_url=around.variables.redis_url(name),
             variables=self.variables,
             files=around.files,
@@ -171,7 +174,7 @@ class AppPlan:
         )
 
     def _migrations(self) -> Migrations | None:
-        settings, dsn = self._said, self._dsn
+        settings, dsn = self._said, self._migration_url
         if settings.migrate_command is not None:
             return CommandMigrations(
                 SpawnedRun(
@@ -182,6 +185,7 @@ class AppPlan:
                 dsn,
                 lock_name=self._lock,
                 deadline_seconds=settings.migrate_seconds,
+                apart=self._apart,
             )
         if settings.migrate_dir is None:
             return None
@@ -191,7 +195,9 @@ class AppPlan:
                 "set DATABASE_URL, or run with Postgres"
             )
         folder = settings.app_dir / settings.migrate_dir
-        return open_folder(folder, dsn, lock_name=self._lock, deadline_seconds=settings.migrate_seconds)
+        return open_folder(
+            folder, dsn, lock_name=self._lock, deadline_seconds=settings.migrate_seconds, apart=self._apart
+        )
 
 
 def restart_policy(settings: Settings, mode: str) -> RestartPolicy:

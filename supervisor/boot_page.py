@@ -21,6 +21,7 @@ _WORDS = {
     "engine": "the container engine",
     "services": "the services",
     "proxy": "Traefik",
+    "places": "the apps' places in the services",
     "migrations": "migrations",
     "app": "the app",
     "route": "the route to the app",

@@ -30,6 +30,8 @@ class BuiltIn:
 
     database_url: Secret | None = None
     redis_url: Secret | None = None
+    admin_url: Secret | None = None
+    """The same database for its superuser."""
     web: Web | None = None
     services: list[tuple[ServiceSpec, Backend]] = field(default_factory=list)
     secrets: list[Secret] = field(default_factory=list)

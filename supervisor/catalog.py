@@ -68,6 +68,8 @@ class Catalog:
         self.web = made.web
         self.database_url = settings.database_url or made.database_url
         self.redis_url = settings.redis_url or made.redis_url
+        self.admin_url = made.admin_url if settings.database_url is None else None
+        """Of the stack's own database, for its superuser."""
         self._dump_programs = made.dump_programs if settings.database_url is None else None
         self._services = made.services
         external = (settings.database_url, settings.redis_url, settings.webhook_url)

@@ -310,6 +310,9 @@ class Daemon:
                 await group.start(trigger.run)
             group.start_soon(self._boot.after)
             group.start_soon(self._boot.watch_routes)
+            if self._parts.redis is not None:
+                self._bus.subscribe(self._parts.redis.observe)
+                group.start_soon(self._parts.redis.keep)
             for name, releases in self._releases.items():
                 group.start_soon(releases.watch)
                 group.start_soon(Inbox(releases.layout.incoming, self._desks[name], self._publish).run)

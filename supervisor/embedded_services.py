@@ -82,7 +82,8 @@ class EmbeddedServices:
         self._add(postgres.spec(), postgres.prepare)
         self.made.database_url = postgres.dsn
         self.made.dump_programs = postgres.dump_programs
-        self.made.secrets.append(postgres.dsn)
+        self.made.admin_url = postgres.admin_dsn
+        self.made.secrets += [postgres.dsn, postgres.admin_dsn]
 
     def _add_redis(self) -> None:
         from supervisor.services.embedded.redis import EmbeddedRedis
@@ -93,10 +94,18 @@ class EmbeddedServices:
             secrets=self._state.secrets,
             ports=self._ports,
             environ=self._environ,
+            users=self._redis_users,
         )
         self._add(redis.spec(), redis.prepare)
         self.made.redis_url = redis.url
         self.made.secrets.append(redis.url)
+
+    def _redis_users(self) -> tuple[str, ...]:
+        from supervisor.services.tenancy.redis_rules import config_lines
+        from supervisor.tenants import Kept, keys, redis_wish
+
+        kept = Kept(self._state.paths.state / "secrets")
+        return config_lines(redis_wish(keys(self._settings), kept, stack=self._settings.stack))
 
     def _add_traefik(self) -> None:
         from supervisor.services.embedded.traefik import EmbeddedTraefik

@@ -121,6 +121,7 @@ class EngineServices:
         spec = postgres.spec(deadline_factor=self._deadline_factor, requires=self.stack.required)
         self._postgres = self._add(spec, self._swarm_driver(postgres.service, postgres.wish))
         self.made.database_url = postgres.dsn
+        self.made.admin_url = postgres.dsn  # what the image makes is a superuser
         self.made.dump_programs = lambda _: postgres.dump_programs(
             self.stack.engine,
             lambda: self._postgres.container,

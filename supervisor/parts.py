@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supervisor.app.front.model import Front
 from supervisor.app.route import Route, RouteSpec
@@ -14,7 +14,7 @@ from supervisor.app_plan import Surroundings, restart_policy
 from supervisor.app_variables import AppVariables
 from supervisor.catalog import Catalog
 from supervisor.core.errors import ConfigurationError, SupervisorError
-from supervisor.core.events import Publish
+from supervisor.core.events import Notice, Publish
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Loaded
 from supervisor.environment.resolve import complaint
@@ -29,6 +29,9 @@ from supervisor.services.runner import Watching
 from supervisor.services.traefik_files import ANY_HOST, routed_host
 from supervisor.state import State
 from supervisor.store.given_files import GivenFiles
+
+if TYPE_CHECKING:
+    from supervisor.tenants import DatabasePlaces, RedisPlaces
 
 OnEnd = Callable[[str, SupervisorError | None], None]
 """Told an app's name when it ended for good and is not held; without an error it ended in order."""
@@ -137,13 +140,14 @@ class Parts:
         self.catalog.fill(self.orchestrator, shared, restart_policy(settings, "always"))
         if self.stack is not None:
             self.stack.restart_service = self._restart_service
+        self._make_places()
         self.files = GivenFiles(state.paths.runtime / "given")
         self.files.clear()
         variables = AppVariables(
             environ=environ,
             secrets_folder=state.paths.state / "secrets",
-            database_url=lambda app: self.catalog.database_url,
-            redis_url=lambda app: self.catalog.redis_url,
+            database_url=self._database_url,
+            redis_url=self._redis_url,
             web=self.catalog.web,
         )
         self.apps = {
@@ -166,6 +170,7 @@ class Parts:
                 runtime_dir=self.state.paths.runtime,
                 placement=self.placement,
                 variables=variables,
+                migration_url=self._migration_url,
                 files=self.files,
                 hold=self.hold,
                 excuse=self.orchestrator.trouble,
@@ -192,6 +197,62 @@ class Parts:
             return None
         spec = RouteSpec(app=name, address=web.host, port=web.port, host=host if host != ANY_HOST else None)
         return Route(spec, self._publish)
+
+    def _make_places(self) -> None:
+        """Of several apps each has its own place in the stack's services; what is external they share as it is."""
+        self.databases: DatabasePlaces | None = None
+        self.redis: RedisPlaces | None = None
+        settings, catalog = self.settings, self.catalog
+        if not settings.apps:
+            return
+        from supervisor.tenants import DatabasePlaces, Kept, RedisPlaces, keys, tenants
+
+        kept = Kept(self.state.paths.state / "secrets")
+        if catalog.admin_url is not None and catalog.database_url is not None:
+            self.databases = DatabasePlaces(
+                tenants(settings),
+                admin=catalog.admin_url,
+                install=catalog.database_url,
+                kept=kept,
+                publish=self._publish,
+                stack=settings.stack,
+            )
+        if catalog.redis_url is not None and settings.redis_url is None:
+            self.redis = RedisPlaces(keys(settings), catalog.redis_url, kept, self._publish, stack=settings.stack)
+        for name, url in (("DATABASE_URL", settings.database_url), ("REDIS_URL", settings.redis_url)):
+            if url is not None:
+                self._publish(Notice(message=f"{name} is given to us: the apps share it as it is"))
+
+    def _database_url(self, app: str) -> Secret | None:
+        if self.databases is None or self.settings.database_url is not None:
+            return self.catalog.database_url
+        return self.databases.url(app) if self.databases.has(app) else None
+
+    def _migration_url(self, app: str) -> Secret | None:
+        if self.databases is not None and self.databases.has(app):
+            return self.databases.migration_url(app)
+        return self._database_url(app)
+
+    def _redis_url(self, app: str) -> Secret | None:
+        if self.redis is None:
+            return self.catalog.redis_url
+        return self.redis.url(app) if self.redis.has(app) else None
+
+    @property
+    def has_places(self) -> bool:
+        """Whether apps have places of their own in the services."""
+        return self.databases is not None or self.redis is not None
+
+    async def settle_places(self) -> None:
+        """Make them as declared, and prove it; the services are ready. Raises our errors."""
+        changed = False
+        if self.databases is not None:
+            changed = await self.databases.settle()
+        if self.redis is not None:
+            changed = await self.redis.settle() or changed
+        if changed:  # a change of a login that was cut short is finished now
+            for part in self.apps.values():
+                part.plan_anew()
 
     async def _restart_service(self, name: str) -> None:
         await self.orchestrator.runner(name).restart()

@@ -42,6 +42,7 @@ def around(tmp_path: Path) -> Surroundings:
         runtime_dir=tmp_path,
         placement=Placement(Mode.NONE, traits(Mode.NONE), ()),
         variables=variables(tmp_path, Secret("postgresql://db")),
+        migration_url=lambda app: Secret("postgresql://db"),
         files=GivenFiles(tmp_path / "given"),
         hold=True,
         excuse=lambda: "",
@@ -138,7 +139,7 @@ def test_migrations_are_of_the_command_or_of_the_folder_or_none(tmp_path: Path, 
     in_folder = settings(tmp_path, migrate_dir=Path("sql"))
     assert AppPlan("app", said(in_folder), around).migrations is not None
     with pytest.raises(ConfigurationError, match="there is no database; set DATABASE_URL"):
-        AppPlan("app", said(in_folder), replace(around, variables=variables(tmp_path, None)))
+        AppPlan("app", said(in_folder), replace(around, migration_url=lambda app: None))
 
 
 def test_reload_puts_the_apps_settings_in_force_and_names_the_others(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,6 +11,8 @@ from supervisor.core.secret import Secret
 from supervisor.core.settings import SECRET, AppEnv, AppVariable
 from supervisor.environment.bindings import Facts, filled
 from supervisor.environment.rules import why_wrong
+
+_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@")
 
 
 class Origin(StrEnum):
@@ -48,8 +51,9 @@ class Value:
 
     @property
     def is_secret(self) -> bool:
-        """Whether it must not be printed: what we were given, or the file declares, may be anything."""
-        return self.as_file or self.origin in (Origin.GIVEN, Origin.GENERATED)
+        """Whether it must not be printed."""
+        made = self.as_file or self.origin in (Origin.GIVEN, Origin.GENERATED)
+        return made or _WITH_PASSWORD.match(self.secret.reveal()) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

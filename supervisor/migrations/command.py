@@ -16,6 +16,7 @@ from anyio import lowlevel
 
 from supervisor.core.errors import MigrationError
 from supervisor.core.secret import Secret
+from supervisor.migrations.ledger import LedgerSchema
 from supervisor.migrations.lock import acquire
 from supervisor.migrations.model import Report
 from supervisor.migrations.progress import Progress, describe_error
@@ -127,10 +128,13 @@ class CommandMigrations:
     session: should it be lost while the command runs, the command goes on and a warning says so.
     """
 
-    def __init__(self, run: Run, dsn: Secret | None, *, lock_name: str, deadline_seconds: float) -> None:
+    def __init__(
+        self, run: Run, dsn: Secret | None, *, lock_name: str, deadline_seconds: float, apart: str = ""
+    ) -> None:
         self._run = run
         self._dsn = dsn
         self._lock_name = lock_name
+        self._ledger = LedgerSchema("supervisor", apart)
         self._deadline_seconds = deadline_seconds
 
     async def apply(self) -> Report:
@@ -176,7 +180,7 @@ class CommandMigrations:
         waited = await acquire(session, self._lock_name, progress)
         if waited:
             try:
-                if await session.fetchval(_READ, self._lock_name, self._digest, asked_at):
+                if await session.fetchval(self._ledger.sql(_READ), self._lock_name, self._digest, asked_at):
                     return True
             except asyncpg.UndefinedTableError:
                 pass  # nobody has ever succeeded
@@ -229,8 +233,8 @@ class CommandMigrations:
     async def _write(self, session: Session, elapsed_seconds: float) -> None:
         values = (self._lock_name, self._digest, self._run.title, elapsed_seconds)
         try:
-            await session.execute(_WRITE, *values)
+            await session.execute(self._ledger.sql(_WRITE), *values)
         except asyncpg.UndefinedTableError:
-            await session.execute("CREATE SCHEMA IF NOT EXISTS supervisor")
-            await session.execute(_LEDGER)
-            await session.execute(_WRITE, *values)
+            await session.execute(f"CREATE SCHEMA IF NOT EXISTS {self._ledger.name}")
+            await session.execute(self._ledger.sql(_LEDGER))
+            await session.execute(self._ledger.sql(_WRITE), *values)

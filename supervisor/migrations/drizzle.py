@@ -19,6 +19,7 @@ from anyio import to_thread
 
 from supervisor.core.errors import MigrationError
 from supervisor.core.secret import Secret
+from supervisor.migrations.ledger import LedgerSchema
 from supervisor.migrations.lock import acquire
 from supervisor.migrations.model import Report
 from supervisor.migrations.progress import Phase, Progress, Scope
@@ -75,15 +76,17 @@ class DrizzleFolder:
     """Migrations made by drizzle-kit; a database migrated by Drizzle goes on here, and the other way round.
 
     One query when nothing is pending, and no lock. A hash that differs from the table's, or an entry that Drizzle's
-    rule skips for ever, is a warning. Forward only.
+    rule skips for ever, is a warning. Forward only. With `apart`, an app's name, the table is in
+    a schema of that app's.
     """
 
-    def __init__(self, folder: Path, dsn: Secret, *, lock_name: str, deadline_seconds: float) -> None:
+    def __init__(self, folder: Path, dsn: Secret, *, lock_name: str, deadline_seconds: float, apart: str = "") -> None:
         self._folder = folder
         self._dsn = dsn
         self._lock_name = lock_name
         self._deadline_seconds = deadline_seconds
         self._table_seen = False
+        self._ledger = LedgerSchema("drizzle", apart)
 
     async def apply(self) -> Report:
         """See `Migrations.apply`. The folder is read anew each time, so a reload sees new migrations."""
@@ -119,8 +122,8 @@ class DrizzleFolder:
         rows = await self._read(session, progress)
         if rows is None:
             progress.phase = Phase.LEDGER
-            await session.execute("CREATE SCHEMA IF NOT EXISTS drizzle")
-            await session.execute(_LEDGER)
+            await session.execute(f"CREATE SCHEMA IF NOT EXISTS {self._ledger.name}")
+            await session.execute(self._ledger.sql(_LEDGER))
         plan = decide(entries, rows or ())
         if plan.pending:
             scripts = await to_thread.run_sync(check_entries, plan.pending)
@@ -131,11 +134,11 @@ class DrizzleFolder:
     async def _read(self, session: Session, progress: Progress) -> list[tuple[str, int | None]] | None:
         """Drizzle's table, newest first, None when there is none; one query once the table was seen."""
         progress.phase = Phase.READ
-        if not self._table_seen and not await has_table(session, "drizzle.__drizzle_migrations"):
+        if not self._table_seen and not await has_table(session, self._ledger.sql("drizzle.__drizzle_migrations")):
             return None
         self._table_seen = True
         try:
-            rows = await session.fetch(_READ)
+            rows = await session.fetch(self._ledger.sql(_READ))
         except asyncpg.UndefinedTableError:
             return None
         return [(row["hash"], row["created_at"]) for row in rows]
@@ -151,7 +154,7 @@ class DrizzleFolder:
         for entry, (text, statements) in zip(pending, scripts, strict=True):
             progress.begin_file(entry.file, text, len(statements))
             await run_statements(session, statements, progress, whole_from=WHOLE_FROM)
-            await session.execute(_INSERT, entry.sha256, entry.when)
+            await session.execute(self._ledger.sql(_INSERT), entry.sha256, entry.when)
             progress.applied.append(entry.tag)
         progress.phase = Phase.COMMIT
         if session.is_in_transaction():

@@ -11,7 +11,7 @@ from supervisor.migrations.sql_folder import SqlFolder
 
 
 def open_folder(
-    folder: Path, dsn: Secret, *, lock_name: str, deadline_seconds: float, app: str = "app"
+    folder: Path, dsn: Secret, *, lock_name: str, deadline_seconds: float, app: str = "app", apart: str = ""
 ) -> SqlFolder | DrizzleFolder:
     """A Drizzle folder when it has a journal, else plain SQL; looks at the disk, opens no connection.
 
@@ -20,7 +20,7 @@ def open_folder(
     try:
         names = [path.name for path in folder.iterdir()]
         if (folder / JOURNAL).exists():
-            return DrizzleFolder(folder, dsn, lock_name=lock_name, deadline_seconds=deadline_seconds)
+            return DrizzleFolder(folder, dsn, lock_name=lock_name, deadline_seconds=deadline_seconds, apart=apart)
     except OSError as error:
         why = "it does not exist" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
         raise ConfigurationError(
@@ -32,4 +32,4 @@ def open_folder(
             f"cannot use migrations folder {str(folder)!r}: {held}; put NNNN_name.sql files there, or name a Drizzle "
             f"folder (with {JOURNAL}), or unset SUPERVISOR_MIGRATE_DIR"
         )
-    return SqlFolder(folder, dsn, lock_name=lock_name, deadline_seconds=deadline_seconds, app=app)
+    return SqlFolder(folder, dsn, lock_name=lock_name, deadline_seconds=deadline_seconds, app=app, apart=apart)

@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from supervisor.core.errors import MigrationError
 from supervisor.core.secret import Secret
+from supervisor.migrations.ledger import LedgerSchema
 from supervisor.migrations.lock import acquire
 from supervisor.migrations.model import Report
 from supervisor.migrations.progress import Phase, Progress, Scope
@@ -53,15 +54,19 @@ class SqlFolder:
     `idempotent`.
 
     One query when nothing is pending, and no lock; else the lock, and the ledger read again under it. An applied file
-    must not change; one with a number below the highest applied is applied, with a warning. Forward only.
+    must not change; one with a number below the highest applied is applied, with a warning. Forward only. With `apart`,
+    an app's name, the ledger is a schema of that app's.
     """
 
-    def __init__(self, folder: Path, dsn: Secret, *, lock_name: str, deadline_seconds: float, app: str = "app") -> None:
+    def __init__(
+        self, folder: Path, dsn: Secret, *, lock_name: str, deadline_seconds: float, app: str = "app", apart: str = ""
+    ) -> None:
         self._folder = folder
         self._dsn = dsn
         self._lock_name = lock_name
         self._deadline_seconds = deadline_seconds
         self._app = app
+        self._ledger = LedgerSchema("supervisor", apart)
         self._ledger_seen = False
 
     async def apply(self) -> Report:
@@ -107,8 +112,8 @@ class SqlFolder:
         if rows is None:
             # Only when missing: CREATE ... IF NOT EXISTS needs the right to create even where nothing is created.
             progress.phase = Phase.LEDGER
-            await session.execute("CREATE SCHEMA IF NOT EXISTS supervisor")
-            await session.execute(_LEDGER)
+            await session.execute(f"CREATE SCHEMA IF NOT EXISTS {self._ledger.name}")
+            await session.execute(self._ledger.sql(_LEDGER))
         plan = decide(files, rows or (), kind=kind)
         scripts = await to_thread.run_sync(check_files, plan.pending)
         for file, statements in zip(plan.pending, scripts, strict=True):
@@ -124,11 +129,11 @@ class SqlFolder:
     async def _read(self, session: Session, progress: Progress) -> list[LedgerRow] | None:
         """The ledger, None when there is none; one query once the ledger was seen."""
         progress.phase = Phase.READ
-        if not self._ledger_seen and not await has_table(session, "supervisor.migrations"):
+        if not self._ledger_seen and not await has_table(session, self._ledger.sql("supervisor.migrations")):
             return None
         self._ledger_seen = True
         try:
-            rows = await session.fetch(_READ, self._app)
+            rows = await session.fetch(self._ledger.sql(_READ), self._app)
         except asyncpg.UndefinedTableError:
             return None
         return [LedgerRow(row["name"], row["sha256"], row["applied"], row["started_at"], self._app) for row in rows]
@@ -164,10 +169,10 @@ class SqlFolder:
         await self._finish(session, file, started)
 
     async def _start(self, session: Session, file: SqlFile) -> None:
-        await session.execute(_START, self._app, file.name, file.sha256, file.kind)
+        await session.execute(self._ledger.sql(_START), self._app, file.name, file.sha256, file.kind)
 
     async def _finish(self, session: Session, file: SqlFile, started: float) -> None:
-        await session.execute(_FINISH, self._app, file.name, time.monotonic() - started)
+        await session.execute(self._ledger.sql(_FINISH), self._app, file.name, time.monotonic() - started)
 
 
 def read_folder(folder: Path) -> list[SqlFile]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.store.files import drop_half_written, make_folder, write_atomic
+from supervisor.store.rotating import RotatingSecret
 
 MAX_BYTES = 64 * 1024
 _BYTES = 32
@@ -67,6 +68,13 @@ class AppSecrets:
         except FileNotFoundError:
             return False
         return True
+
+    def login(self, service: str) -> RotatingSecret:
+        """How the app gets into a service of the stack."""
+        folder = self._folder / "login"
+        for each in (self._folder.parent, self._folder, folder):
+            make_folder(each)
+        return RotatingSecret(folder, service)
 
     def _path(self, kind: str, name: str) -> Path:
         if _NAME.fullmatch(name) is None:

@@ -32,6 +32,7 @@ from supervisor.services.embedded.access import (
 from supervisor.services.embedded.cluster import SUPERUSER, Cluster, make_cluster
 from supervisor.services.ports import LOOPBACK, PortBook
 from supervisor.services.spec import ServiceSpec
+from supervisor.services.tenancy.session import url_for
 from supervisor.store.files import make_folder
 from supervisor.store.secrets import SecretFolder
 
@@ -79,6 +80,11 @@ class EmbeddedPostgres:
         name = quote(self._settings.stack, safe="")
         password = quote(self._secrets.get_or_make(APP_SECRET).reveal(), safe="")
         return Secret(f"postgresql://{name}:{password}@{LOOPBACK}:{self.port}/{name}")
+
+    @property
+    def admin_dsn(self) -> Secret:
+        """The same database for its superuser."""
+        return url_for(self.dsn, role=SUPERUSER, password=self._secrets.get_or_make(SUPERUSER_SECRET))
 
     def spec(self) -> ServiceSpec:
         """What the orchestrator must know of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -41,7 +41,8 @@ class EmbeddedRedis:
     """The Redis of the stack: password, loopback only, append-only file, nothing evicted.
 
     `<state>/redis/data` is its data; `<state>/redis/redis.conf` is written anew at each start, as it has the password.
-    `environ` is our own environment, of which the server gets PATH and TZ. Nothing is done before `prepare`.
+    `environ` is our own environment, of which the server gets PATH and TZ; `users` gives lines
+    for more users. Nothing is done before `prepare`.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class EmbeddedRedis:
         secrets: SecretFolder,
         ports: PortBook,
         environ: Mapping[str, str],
+        users: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        self._users = users
         self._settings = settings
         self._secrets = secrets
         self._ports = ports
@@ -104,7 +107,9 @@ class EmbeddedRedis:
         )
         await self._make_data_folder(data)
         config = self.folder / "redis.conf"
-        write_atomic(config, config_text(self.port, data, self._secrets.get_or_make(SECRET)), durable=False)
+        write_atomic(
+            config, config_text(self.port, data, self._secrets.get_or_make(SECRET), self._users()), durable=False
+        )
         owner = owner_of(self.identity)
         if owner is not None:
             os.chown(config, *owner)
@@ -134,7 +139,7 @@ class EmbeddedRedis:
         make_folder(data, owner=owner)
 
 
-def config_text(port: int, data: Path, password: Secret) -> str:
+def config_text(port: int, data: Path, password: Secret, users: Sequence[str] = ()) -> str:
     """redis.conf. Only directives that every Redis from 6 on knows, as an unknown one is fatal to it."""
     return "\n".join(
         (
@@ -150,6 +155,7 @@ def config_text(port: int, data: Path, password: Secret) -> str:
             "appendonly yes",
             'save ""',
             "maxmemory-policy noeviction",
+            *users,
             "",
         )
     )
