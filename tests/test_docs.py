@@ -100,7 +100,7 @@ def test_a_document_without_the_marks_is_refused() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_variable_of_ours_that_is_named_is_real(path: Path) -> None:
     real = {model.variable(name) for name in Settings.model_fields} | model.NOT_SETTINGS
-    real |= {f"{model.variable(name)}_FILE" for name in model.secret_fields()}
+    real |= {f"{model.variable(name)}_FILE" for name in model.plain_fields()}
     for file in (REPOSITORY / "examples").glob("*/Dockerfile"):
         real |= set(re.findall(r"^ARG (SUPERVISOR_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"\bSUPERVISOR_[A-Z0-9_]*[A-Z0-9]\b", path.read_text(encoding="utf-8")))
