@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from supervisor.core.errors import ConfigurationError, SupervisorError
@@ -15,6 +15,7 @@ from supervisor.store.records import INSTALL_FILE, Install, InstallFile, SpawnFo
 from supervisor.store.secrets import SecretFolder
 
 _MAX_SOCKET_PATH = 107
+_SPAWN_FIELDS = frozenset(field.name for field in fields(SpawnRecord))
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class SpawnRecords(SpawnLog):
         """What an earlier supervisor wrote."""
         records: list[SpawnRecord] = []
         for values in self._folder.read():
+            # What another version knew besides does not keep us from ending what it left.
+            known = {name: value for name, value in values.items() if name in _SPAWN_FIELDS}
             try:
-                records.append(SpawnRecord(**values))  # type: ignore[arg-type]
+                records.append(SpawnRecord(**known))  # type: ignore[arg-type]
             except TypeError:
                 continue
         return records

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +14,7 @@ from supervisor.releases.manifest import MAX_SEQUENCE
 from supervisor.releases.model import ReleaseError
 from supervisor.releases.trust import read_small
 from supervisor.store.files import write_atomic
+from supervisor.store.formats import SEQUENCES, NewerFormat
 
 UNSIGNED = "unsigned"
 """Stands for the key of releases without a signature."""
@@ -31,7 +31,6 @@ class Accepted(BaseModel):
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    format: Literal[1]
     highest: dict[str, dict[str, Accepted]]
 
 
@@ -76,11 +75,16 @@ class SequenceFile:
         if not os.path.lexists(self._path):
             return Sequences()
         try:
-            return Sequences(_Record.model_validate_json(read_small(self._path, _MAX_RECORD_BYTES)).highest)
+            values, _ = SEQUENCES.read(read_small(self._path, _MAX_RECORD_BYTES), self._path)
+            return Sequences(_Record.model_validate(values).highest)
+        except NewerFormat as error:
+            raise ReleaseError(str(error)) from error
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             why = f"{place}: {first['msg']}" if place else first["msg"]
+        except ValueError as error:
+            why = str(error)
         raise ReleaseError(
             f"cannot read {str(self._path)!r}: {why}; it remembers the newest releases accepted here: restore it from "
             f"a backup, or move it away, and older signed releases can be applied until a newer one has been"
@@ -104,7 +108,7 @@ class SequenceFile:
             for key_id, apps in sorted(sequences.highest.items())
         }
         try:
-            write_atomic(self._path, json.dumps({"format": 1, "highest": highest}, indent=2) + "\n")
+            write_atomic(self._path, SEQUENCES.text({"highest": highest}))
         except OSError as error:
             raise ReleaseError(
                 f"cannot write {str(self._path)!r}: {error.strerror}; make its folder writable, with space, "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,11 +9,9 @@ from typing import Any
 
 from supervisor.releases.layout import Layout
 from supervisor.releases.model import BAKED, ReleaseError, is_release_id
-from supervisor.store.files import point_link, sync_folder, write_atomic
+from supervisor.store.files import keep_copy, point_link, sync_folder, write_atomic
+from supervisor.store.formats import RELEASES
 
-FORMAT = 2
-_FORMAT_OF_RELEASES = 1
-"""In which the database's level was that of the releases that were still remembered."""
 ATTEMPTS = 2
 """How often a release on trial may be started before the good one is."""
 
@@ -142,12 +138,13 @@ class StateFile:
     def read(self) -> tuple[State, str]:
         """The state, and what to tell where it is not the last one. A place without any is new: the image's app serves.
 
-        Raises ReleaseError where there was one and no copy of it can be read.
+        Raises ReleaseError where there was one and no copy of it can be read, and NewerFormat where a newer version
+        wrote it: the copy is of before that, and what it calls good may be so no more.
         """
         mistakes: list[str] = []
         for place in (self._layout.state, self._layout.state_before):
             try:
-                return parse(place.read_text(encoding="utf-8")), "; ".join(mistakes)
+                return parse(place.read_text(encoding="utf-8"), place), "; ".join(mistakes)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
@@ -158,37 +155,23 @@ class StateFile:
 
     def write(self, state: State) -> None:
         """Durable once it returns. Raises OSError, with the old state still in force."""
-        self._keep_copy()
+        keep_copy(self._layout.state, self._layout.state_before)
         write_atomic(self._layout.state, render(state))
-
-    def _keep_copy(self) -> None:
-        """The old one under its second name, in one step, and on the disk before the new one is."""
-        between = self._layout.state_before.with_suffix(".new")
-        with contextlib.suppress(FileNotFoundError):
-            between.unlink()
-        try:
-            os.link(self._layout.state, between)
-        except FileNotFoundError:
-            return
-        between.replace(self._layout.state_before)
-        sync_folder(self._layout.root)
 
 
 def render(state: State) -> str:
     """The text of the record."""
-    return json.dumps({"format": FORMAT, **asdict(state)}, indent=2, sort_keys=True) + "\n"
+    return RELEASES.text(asdict(state), sort_keys=True)
 
 
-def parse(text: str) -> State:
-    """From the record's text. Raises ValueError, saying what is wrong."""
-    values = json.loads(text)
-    written_in = values.pop("format", None) if isinstance(values, dict) else None
-    if written_in not in (_FORMAT_OF_RELEASES, FORMAT):
-        raise ValueError(f"it is no record of format {FORMAT}")
+def parse(text: str | bytes, place: object = "state.json") -> State:
+    """From the record's text. Raises ValueError, saying what is wrong, and NewerFormat naming `place`.
+
+    A key that it does not know is refused: all of them together decide what is started.
+    """
     try:
+        values, _ = RELEASES.read(text, place)
         releases = {str(name): _known(each) for name, each in values.pop("releases").items()}
-        if written_in == _FORMAT_OF_RELEASES:
-            values["schema"] = max((known.schema for known in releases.values()), default=(0, 0))
         state = State(releases=releases, schema=_schema(values.pop("schema")), **values)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"it lacks or has what it should not: {error}") from None

@@ -25,11 +25,16 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o600, durable: bool = Tr
 
     `durable` also survives a power cut (fsync of file and folder, some milliseconds). Raises OSError; nothing is left.
     """
+    write_bytes_atomic(path, text.encode(), mode=mode, durable=durable)
+
+
+def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """The same for bytes."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(text)
+            file.write(data)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -40,6 +45,19 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o600, durable: bool = Tr
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def keep_copy(path: Path, copy: Path) -> None:
+    """`path` under a second name too, in one step and durably, for one that is replaced next; nothing where none is."""
+    between = copy.with_name(f"{copy.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        between.unlink()
+    try:
+        os.link(path, between)
+    except FileNotFoundError:
+        return
+    between.replace(copy)
+    sync_folder(copy.parent)
 
 
 def drop_half_written(folder: Path) -> None:

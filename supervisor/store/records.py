@@ -7,22 +7,40 @@ import json
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from supervisor.core.errors import ConfigurationError
-from supervisor.store.files import write_atomic
+from supervisor.store.files import keep_copy, write_atomic
+from supervisor.store.formats import INSTALL, Kind, Values
 
 INSTALL_FILE = "install.json"
+INSTALL_BEFORE = "install.json.1"
+"""The record as it was before it was brought to a newer format."""
 _OWNER = "owner"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A fact that was proved, in words, and when, in UTC."""
+
+    value: str
+    at: str
+
+
 @dataclass
 class Install:
-    """What must stay the same over the life of a state folder. `ports` maps a service to its chosen port."""
+    """What must stay the same over the life of a state folder. `ports` maps a service to its chosen port.
+
+    `facts` are remembered for ourselves, `verified` ones are told to who looks; `rest` is what another version wrote
+    within this format: each key stands for itself, so it is kept as it is.
+    """
 
     uuid: str
     ports: dict[str, int] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    verified: dict[str, Verified] = field(default_factory=dict)
+    rest: Values = field(default_factory=dict)
 
     @property
     def owner(self) -> str:
@@ -34,52 +52,82 @@ class Install:
         self.facts[_OWNER] = uuid
 
     @classmethod
-    def parse(cls, text: str) -> Install:
-        """From the record's text. Raises ValueError, KeyError, TypeError or AttributeError for any other."""
-        values = json.loads(text)
-        if not (isinstance(values["uuid"], str) and values["uuid"]):
+    def of(cls, values: Values) -> Install:
+        """From the record's values. Raises ValueError, KeyError, TypeError or AttributeError for any other."""
+        rest = dict(values)
+        name = rest.pop("uuid")
+        if not (isinstance(name, str) and name):
             raise ValueError("its uuid is no text")
         return cls(
-            uuid=values["uuid"],
-            ports={str(name): int(port) for name, port in values.get("ports", {}).items()},
-            facts={str(name): str(fact) for name, fact in values.get("facts", {}).items()},
+            uuid=name,
+            ports={str(name): int(port) for name, port in rest.pop("ports", {}).items()},
+            facts={str(name): str(fact) for name, fact in rest.pop("facts", {}).items()},
+            verified={str(name): _verified(fact) for name, fact in rest.pop("verified", {}).items()},
+            rest=rest,
         )
+
+    def values(self) -> Values:
+        """The record's values."""
+        values: dict[str, Any] = asdict(self)
+        return {**values.pop("rest"), **values}
+
+
+def _verified(values: dict[str, Any]) -> Verified:
+    return Verified(str(values["value"]), str(values["at"]))
 
 
 def read_install(state: Path) -> Install | None:
-    """The install of a state folder, for those who only look; None where there is none that can be read."""
+    """The install of a state folder, for those who only look; None where there is none that can be read.
+
+    Raises NewerFormat (a ConfigurationError) for one that a newer version wrote: that is not the same as none.
+    """
+    path = state / INSTALL_FILE
     try:
-        return Install.parse((state / INSTALL_FILE).read_text(encoding="utf-8"))
+        return parse_install(path.read_bytes(), path)
     except (OSError, *_UNREADABLE):
         return None
 
 
-class InstallFile:
-    """`install.json`: read or made once; every `save` replaces it in one step."""
+def parse_install(text: str | bytes, place: object) -> Install:
+    """From the text of any format known. Raises NewerFormat, and else as `Install.of`."""
+    return Install.of(INSTALL.read(text, place)[0])
 
-    def __init__(self, path: Path) -> None:
+
+class InstallFile:
+    """`install.json`: read or made once; every `save` replaces it in one step.
+
+    One of an older format is written anew at once, with a copy of it beside; for the holder of the state lock only.
+    """
+
+    def __init__(self, path: Path, kind: Kind = INSTALL) -> None:
         self._path = path
+        self._kind = kind
         self.install = self._load()
 
     def _load(self) -> Install:
         try:
             text = self._path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
-            install = Install(uuid=uuid.uuid4().hex)
-            write_atomic(self._path, json.dumps(asdict(install), indent=2))
-            return install
+            self.install = Install(uuid=uuid.uuid4().hex)
+            self.save()
+            return self.install
         try:
-            return Install.parse(text)
+            values, found = self._kind.read(text, self._path)
+            self.install = Install.of(values)
         except _UNREADABLE as error:
             why = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ConfigurationError(
                 f"cannot read {str(self._path)!r}: {why}; it names this install and the ports it uses: "
                 f"restore it from a backup, or move it away to have a new one made"
             ) from error
+        if found < self._kind.newest:
+            keep_copy(self._path, self._path.with_name(INSTALL_BEFORE))
+            self.save()
+        return self.install
 
     def save(self) -> None:
         """Write the record durably."""
-        write_atomic(self._path, json.dumps(asdict(self.install), indent=2))
+        write_atomic(self._path, self._kind.text(self.install.values()))
 
 
 class SpawnFolder:

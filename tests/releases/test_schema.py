@@ -15,6 +15,7 @@ from supervisor.releases.recovery import present
 from supervisor.releases.seal import MANIFEST_FILE
 from supervisor.releases.state import Known, State, StateFile, parse, render
 from supervisor.releases.tree import RECORDS
+from supervisor.store.formats import NewerFormat
 from tests.releases.rig import Killed, sent
 from tests.releases.test_updates import Room
 
@@ -60,8 +61,29 @@ async def test_record_of_the_older_format_has_the_level_of_the_releases_that_it_
     assert parse(json.dumps({**values, "format": 1, "releases": {}})) == State()
     with pytest.raises(ValueError, match="lacks or has what it should not: 'schema'"):
         parse(json.dumps(values))
-    with pytest.raises(ValueError, match="no record of format 2"):
-        parse(json.dumps({**values, "format": 3}))
+    with pytest.raises(ValueError, match="which is no number from 1 on"):
+        parse(json.dumps({**values, "format": "2"}))
+
+
+async def test_state_of_a_newer_version_is_refused_and_no_copy_of_before_is_used_instead(room: Room) -> None:
+    await room.good("1.0")
+    layout = room.layout
+    layout.state_before.write_bytes(layout.state.read_bytes())
+    newer = layout.state.read_text().replace('"format": 2', '"format": 3')
+    layout.state.write_text(newer)
+    with pytest.raises(NewerFormat) as caught:
+        await Room(layout.root).open()
+    assert str(caught.value) == (
+        f"cannot use {str(layout.state)!r}: it was written by a newer version (format 3, this one knows 2); "
+        f"update the supervisor, or restore the folder from a backup of before"
+    )
+    assert layout.state.read_text() == newer
+
+
+async def test_key_of_another_version_is_refused_where_it_may_decide_what_is_started() -> None:
+    values = json.loads(render(State()))
+    with pytest.raises(ValueError, match=r"lacks or has what it should not: .*'paused'"):
+        parse(json.dumps({**values, "paused": True}))
 
 
 @pytest.mark.parametrize("mark", [Mark.SNAPSHOT, Mark.EXPANDED, Mark.TRYING])

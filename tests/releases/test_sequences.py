@@ -68,7 +68,8 @@ def test_a_key_is_forgotten_by_command_only_and_once(tmp_path: Path) -> None:
 @example(junk=b"")
 @example(junk=b"{}")
 @example(junk=b"[" * 10_000)
-@example(junk=b'{"format": 2, "highest": {}}')
+@example(junk=b'{"format": 0, "highest": {}}')
+@example(junk=b'{"format": 1, "highest": {}, "later": 1}')
 @example(junk=b'{"format": 1, "highest": {"a": {"b": {"sequence": 0, "manifest": ""}}}}')
 @example(junk=json.dumps({"format": 1, "highest": {"a": {"b": {"sequence": True, "manifest": "a" * 64}}}}).encode())
 def test_a_broken_record_accepts_nothing_and_says_what_it_is_for(
@@ -81,6 +82,14 @@ def test_a_broken_record_accepts_nothing_and_says_what_it_is_for(
     with pytest.raises(ReleaseError):
         SequenceFile(path).accept([KEY], "shop", accepted(1))
     assert path.read_bytes() == junk
+
+
+def test_a_record_of_a_newer_version_accepts_nothing_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "sequences.json"
+    path.write_text('{"format": 2, "highest": {}}')
+    with pytest.raises(ReleaseError, match=r"written by a newer version \(format 2, this one knows 1\); update the"):
+        SequenceFile(path).accept([KEY], "shop", accepted(1))
+    assert path.read_text() == '{"format": 2, "highest": {}}'
 
 
 def test_a_record_that_cannot_be_written_is_an_error_with_the_place(tmp_path: Path) -> None:

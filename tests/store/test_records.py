@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from supervisor.core.errors import ConfigurationError
-from supervisor.store.records import INSTALL_FILE, InstallFile, SpawnFolder, read_install
+from supervisor.store.formats import Kind, Values
+from supervisor.store.records import INSTALL_FILE, InstallFile, SpawnFolder, Verified, read_install
 from supervisor.store.secrets import SecretFolder
+from tests.releases.rig import Killed, disk
 
 
 def mode_of(path: Path) -> int:
@@ -43,13 +46,16 @@ def test_two_installs_have_two_names(tmp_path: Path) -> None:
     [
         (b"", "Expecting value"),
         (b'{"uuid": "a", "por', "Unterminated string"),
-        (b"[]", "list indices"),
+        (b"[]", "it is no record"),
         (b"{}", "'uuid' is missing"),
         (b'{"uuid": null}', "its uuid is no text"),
         (b'{"uuid": ""}', "its uuid is no text"),
         (b'{"uuid": "a", "ports": {"redis": "high"}}', "invalid literal"),
         (b'{"uuid": "a", "ports": [1]}', "has no attribute 'items'"),
         (b"\xff\xfe\x00", "Expecting value"),
+        (b'{"uuid": "a", "format": true}', "its format is True"),
+        (b'{"uuid": "a", "format": 0}', "its format is 0"),
+        (b'{"uuid": "a", "verified": {"mode": "dind"}}', "string indices"),
     ],
 )
 def test_a_broken_install_file_is_an_error_that_says_what_it_holds(tmp_path: Path, content: bytes, why: str) -> None:
@@ -64,10 +70,77 @@ def test_a_broken_install_file_is_an_error_that_says_what_it_holds(tmp_path: Pat
     assert path.read_bytes() == content
 
 
-def test_keys_of_a_later_version_do_not_break_an_install(tmp_path: Path) -> None:
+def test_keys_of_a_later_version_are_kept_as_they_are_when_an_install_is_saved(tmp_path: Path) -> None:
     path = tmp_path / "install.json"
-    path.write_text(json.dumps({"uuid": "a" * 32, "later": 1}))
-    assert InstallFile(path).install.uuid == "a" * 32
+    path.write_text(json.dumps({"uuid": "a" * 32, "later": {"deep": [1]}, "format": 1}))
+    file = InstallFile(path)
+    file.install.ports["redis"] = 7
+    file.save()
+    values = json.loads(path.read_text())
+    assert values["later"] == {"deep": [1]}
+    assert values["ports"] == {"redis": 7}
+
+
+def _renamed(values: Values) -> Values:
+    return {**values, "uuid": values["uuid"] + "-2"}
+
+
+def _counted(values: Values) -> Values:
+    return {**values, "facts": {"steps": "two"}}
+
+
+def test_an_install_of_an_older_format_is_brought_forward_step_by_step_with_a_copy_kept(tmp_path: Path) -> None:
+    path = tmp_path / "install.json"
+    before = '{"uuid": "a", "ports": {"redis": 7}, "later": 1}'
+    path.write_text(before)
+    install = InstallFile(path, Kind((_renamed, _counted))).install
+    assert (install.uuid, install.facts, install.ports) == ("a-2", {"steps": "two"}, {"redis": 7})
+    assert json.loads(path.read_text())["format"] == 3
+    assert (tmp_path / "install.json.1").read_text() == before
+    assert mode_of(path) == 0o600
+    again = InstallFile(path, Kind((_renamed, _counted))).install
+    assert again.uuid == "a-2", "no step is taken twice"
+    assert (tmp_path / "install.json.1").read_text() == before, "and what is kept is of before the steps"
+
+
+def test_an_install_is_whole_after_a_kill_at_any_moment_of_its_upgrade(tmp_path: Path) -> None:
+    kind, before = Kind((_renamed,)), '{"uuid": "a"}'
+    for last in range(100):
+        path = tmp_path / f"{last}" / "install.json"
+        path.parent.mkdir()
+        path.write_text(before)
+        with disk(last) as counted, suppress(Killed):
+            InstallFile(path, kind)
+        assert InstallFile(path, kind).install.uuid == "a-2"
+        assert path.with_name("install.json.1").read_text() == before
+        if counted.done < last:
+            return
+    raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("number", [2, 99])
+def test_an_install_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "install.json"
+    text = json.dumps({"uuid": "a", "format": number})
+    path.write_text(text)
+    for read in (lambda: InstallFile(path), lambda: read_install(tmp_path)):
+        with pytest.raises(ConfigurationError) as caught:
+            read()
+        assert str(caught.value) == (
+            f"cannot use {str(path)!r}: it was written by a newer version (format {number}, this one knows 1); "
+            f"update the supervisor, or restore the folder from a backup of before"
+        )
+    assert path.read_text() == text
+    assert [each.name for each in tmp_path.iterdir()] == ["install.json"]
+
+
+def test_a_verified_fact_is_kept_with_its_time(tmp_path: Path) -> None:
+    file = InstallFile(tmp_path / INSTALL_FILE)
+    file.install.verified["mode"] = Verified("dind", "2026-11-22T08:00:00Z")
+    file.save()
+    looked = read_install(tmp_path)
+    assert looked is not None
+    assert looked.verified == {"mode": Verified("dind", "2026-11-22T08:00:00Z")}
 
 
 # Spawns.
