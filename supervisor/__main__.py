@@ -57,6 +57,10 @@ def main() -> None:
         from supervisor.commands.down import main as down
 
         code = down(arguments[1:])
+    elif verb == "state":
+        from supervisor.commands.state import main as state
+
+        code = state(arguments[1:])
     else:
         from supervisor.cli.app import main as cli
 

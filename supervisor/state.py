@@ -13,6 +13,7 @@ from supervisor.process.reaper import SpawnLog
 from supervisor.store.files import StateLock, drop_half_written, make_folder
 from supervisor.store.records import INSTALL_FILE, Install, InstallFile, SpawnFolder
 from supervisor.store.secrets import SecretFolder
+from supervisor.store.transfer.place import finish
 
 _MAX_SOCKET_PATH = 107
 _SPAWN_FIELDS = frozenset(field.name for field in fields(SpawnRecord))
@@ -90,6 +91,7 @@ class State:
         self._lock = StateLock(paths.state / "lock")
         try:
             self._lock.take()
+            finish(paths.state)
             self._install_file = InstallFile(paths.state / INSTALL_FILE)
         except OSError as error:
             raise SupervisorError(f"cannot use state folder {str(paths.state)!r}: {error.strerror}") from error

@@ -32,6 +32,7 @@ LIBRARIES = {
     "redis": {"probe", "migrations", "services"},
     "watchfiles": {"triggers"},
     "typer": {"cli"},
+    "cryptography": {"store"},
     "minisign": {"releases"},
     "pathspec": {"releases"},
     "rich": {"cli"},

@@ -94,7 +94,21 @@ def _down(argv: list[str]) -> int:
     return down(argv)
 
 
-_HANDED_OVER = {"run": _run, "init": _init, "health": _health, "env": _env, "config": _config, "down": _down}
+def _state(argv: list[str]) -> int:
+    from supervisor.commands.state import main as state
+
+    return state(argv)
+
+
+_HANDED_OVER = {
+    "run": _run,
+    "init": _init,
+    "health": _health,
+    "env": _env,
+    "config": _config,
+    "down": _down,
+    "state": _state,
+}
 
 
 def _version(wanted: bool) -> None:
@@ -322,6 +336,11 @@ def _config_help() -> None:
 @app.command(name="down", context_settings={"allow_extra_args": True})
 def _down_help() -> None:
     """Remove the stack from its engine, the data only on demand: supervisor down --help."""
+
+
+@app.command(name="state", context_settings={"allow_extra_args": True})
+def _state_help() -> None:
+    """Carry all that is remembered to another machine, in one sealed file: supervisor state --help."""
 
 
 def _fail(text: str, code: ExitCode) -> None:
