@@ -12,6 +12,7 @@ from pathlib import Path
 
 from supervisor import __version__
 from supervisor.commands.state_passphrase import Passphrase
+from supervisor.commands.state_records import check_records
 from supervisor.core.errors import ConfigurationError, RejectedError
 from supervisor.store.files import write_bytes_atomic
 from supervisor.store.records import INSTALL_FILE, parse_install
@@ -36,7 +37,7 @@ def export_state(state: Path, target: str, passphrase: Passphrase) -> None:
             f"start the supervisor, which carries it to its end, then run this again"
         )
     files = collect(state, max_bytes=MAX_BYTES)
-    export = Export(_install(state, files), _now(), __version__, files)
+    export = _export(state, files)
     document = export.render()
     if len(document) + OVERHEAD_BYTES > MAX_BYTES:
         raise ConfigurationError(
@@ -44,7 +45,7 @@ def export_state(state: Path, target: str, passphrase: Passphrase) -> None:
             f"read again; what is that big there?"
         )
     _write(target, seal(document, passphrase.to_seal()))
-    for line in (f"exported install {export.install}: {len(files)} files", *left_out(files)):
+    for line in (f"exported install {export.install} (files: {len(files)})", *left_out(files)):
         print(line, file=sys.stderr if target == STREAM else sys.stdout)
 
 
@@ -69,17 +70,22 @@ def active_releases(files: Mapping[str, bytes]) -> dict[str, str]:
     return {app: release for app, release in found.items() if release != "baked"}
 
 
-def _install(state: Path, files: Mapping[str, bytes]) -> str:
-    place = state / INSTALL_FILE
+def _export(state: Path, files: Mapping[str, bytes]) -> Export:
+    """One that can be imported again."""
     if INSTALL_FILE not in files:
         raise ConfigurationError(
             f"cannot export {str(state)!r}: there is no install in it; name its folder in SUPERVISOR_STATE_DIR, and "
             f"run this as the supervisor's user, in its container"
         )
     try:
-        return parse_install(files[INSTALL_FILE], place).uuid
+        install = parse_install(files[INSTALL_FILE], state / INSTALL_FILE).uuid
+        export = Export(install, _now(), __version__, files)
+        check_records(export)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"cannot read {str(place)!r}: {error}; restore it from a backup") from error
+        raise ConfigurationError(
+            f"cannot export {str(state)!r}: {error}; start the supervisor, which mends its records or says what to do"
+        ) from error
+    return export
 
 
 def _refuse_target(target: str) -> None:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from supervisor.commands.state_export import STREAM, left_out
 from supervisor.commands.state_passphrase import Passphrase
+from supervisor.commands.state_records import check_records
 from supervisor.core.errors import ConfigurationError, RejectedError, SupervisorError
-from supervisor.releases.state import parse as parse_releases
 from supervisor.store.files import StateLock, make_folder
-from supervisor.store.formats import SEQUENCES
-from supervisor.store.records import INSTALL_FILE, parse_install
 from supervisor.store.transfer.content import Export
 from supervisor.store.transfer.place import finish, place, present
-
-_CHECKS: tuple[tuple[re.Pattern[str], Callable[[bytes, str], object]], ...] = (
-    (re.compile(re.escape(INSTALL_FILE)), parse_install),
-    (re.compile(r"releases/[^/]+/state\.json"), parse_releases),
-    (re.compile(r"releases/[^/]+/sequences\.json"), SEQUENCES.read),
-)
 
 
 def import_state(state: Path, source: str, passphrase: Passphrase, *, force: bool = False) -> None:
@@ -41,12 +31,13 @@ def import_state(state: Path, source: str, passphrase: Passphrase, *, force: boo
         kept = _place(state, export, force=force)
     except OSError as error:
         raise SupervisorError(
-            f"cannot import into {str(state)!r}: {(error.strerror or str(error)).lower()}; run this as the "
-            f"supervisor's user, with room on the disk; nothing was changed unless a start says so"
+            f"cannot import into {str(state)!r}: {(error.strerror or str(error)).lower()}; make room there, or "
+            f"run this as the supervisor's user; then run it again"
         ) from error
     finally:
         lock.drop()
-    print(f"imported install {export.install}, as it was at {export.at}: {len(export.files)} files in {str(state)!r}")
+    print(f"imported install {export.install} of {export.at} into {str(state)!r} (files: {len(export.files)})")
+    print("start a supervisor here only where none of that install runs any more: the two would be taken for one")
     if kept is not None:
         print(f"what was there is kept in {str(kept)!r}; delete it once all is well, as its secrets are in it")
     for line in left_out(export.files):
@@ -60,26 +51,10 @@ def open_export(sealed: bytes, place: str, passphrase: Passphrase) -> Export:
     try:
         check(sealed)
         export = Export.parse(unseal(sealed, passphrase.to_open()), place)
-        _check_records(export.files, export.install)
+        check_records(export)
     except ValueError as error:
         raise RejectedError(f"cannot import {place!r}: {error}") from None
     return export
-
-
-def _check_records(files: Mapping[str, bytes], install: str) -> None:
-    """Records that the next start could not read are refused now. Raises NewerFormat, and ValueError saying why."""
-    if INSTALL_FILE not in files:
-        raise ValueError("there is no install in it")
-    for path, data in files.items():
-        for pattern, read in _CHECKS:
-            if pattern.fullmatch(path) is None:
-                continue
-            try:
-                read(data, path)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{path!r} in it cannot be read: {error}") from None
-    if parse_install(files[INSTALL_FILE], INSTALL_FILE).uuid != install:
-        raise ValueError("its record of the install is not that of the install it names")
 
 
 def _place(state: Path, export: Export, *, force: bool) -> Path | None:

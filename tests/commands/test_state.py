@@ -249,6 +249,23 @@ def test_export_without_an_install_is_refused(tmp_path: Path, given: Passphrase)
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "data", "why"),
+    [
+        ("install.json", b"{}", "'uuid'; start the supervisor, which mends its records or says what to do"),
+        ("releases/app/state.json", b"", "'releases/app/state.json' in it cannot be read: Expecting value"),
+        ("releases/app/state.json", b'{"format": 3}', "was written by a newer version"),
+    ],
+)
+def test_state_that_could_not_be_imported_is_not_exported(
+    state: Path, tmp_path: Path, given: Passphrase, path: str, data: bytes, why: str
+) -> None:
+    (state / path).write_bytes(data)
+    with pytest.raises(ConfigurationError, match=why):
+        export_state(state, str(tmp_path / "export"), given)
+    assert not (tmp_path / "export").exists()
+
+
 def test_state_that_is_too_big_is_not_exported(
     state: Path, tmp_path: Path, given: Passphrase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from supervisor.core.errors import ConfigurationError, RejectedError
-from supervisor.store.transfer.content import FILES, FOLDERS, OF_APP, RELEASES, why_not_carried
+from supervisor.store.transfer.content import FILES, FOLDERS, MAX_FILES, OF_APP, RELEASES, why_not_carried
 
 _TRIES = 50
 _Look = tuple[int, int, int, int]
@@ -25,6 +25,10 @@ def collect(state: Path, *, max_bytes: int) -> dict[str, bytes]:
     try:
         for _ in range(_TRIES):
             seen = dict(_listed(state))
+            if len(seen) > MAX_FILES:
+                raise ConfigurationError(
+                    f"cannot take all of {str(state)!r}: it has {len(seen):,} files, and {MAX_FILES:,} at most fit"
+                )
             files = _read(state, seen, max_bytes)
             if files is not None and dict(_listed(state)) == seen:
                 return files

@@ -21,7 +21,8 @@ OF_APP = ("state.json", "state.json.1", "history.jsonl", "sequences.json", "imag
 """What is carried of each app's releases."""
 NOT_CARRIED = ("journal.json",)
 """What goes when an app's records are replaced: it is of an update here."""
-_MAX_FILES, _MAX_PARTS, _MAX_NAME_BYTES = 10_000, 6, 255
+MAX_FILES = 10_000
+_MAX_PARTS, _MAX_NAME_BYTES = 6, 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -48,8 +49,8 @@ class Export:
             made = cls(str(values["install"]), str(values["at"]), str(values["by"]), dict(files))
         except (KeyError, TypeError, AttributeError, binascii.Error) as error:
             raise ValueError(f"it lacks or has what it should not: {error}") from None
-        if len(made.files) != len(files) or len(files) > _MAX_FILES:
-            raise ValueError(f"it has a file twice, or more than {_MAX_FILES:,}")
+        if len(made.files) != len(files) or len(files) > MAX_FILES:
+            raise ValueError(f"it has a file twice, or more than {MAX_FILES:,}")
         if clash := next((path for path in made.files if _above(path) & made.files.keys()), ""):
             raise ValueError(f"it has {clash!r}, below a file of its own")
         return made

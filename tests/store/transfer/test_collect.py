@@ -11,6 +11,7 @@ import pytest
 
 from supervisor.core.errors import ConfigurationError, RejectedError
 from supervisor.store.files import write_atomic
+from supervisor.store.transfer import collect as reading
 from supervisor.store.transfer.collect import collect
 from tests.store.transfer.rig import state_files, write_state
 
@@ -122,6 +123,12 @@ def test_more_than_fits_is_refused_before_it_is_read(state: Path) -> None:
     (state / "releases/app/history.jsonl").touch()
     os.truncate(state / "releases/app/history.jsonl", 2 * MAX)
     with pytest.raises(ConfigurationError, match=r"cannot take all of .*: 2,\d{3},\d{3} bytes, and 1,048,576 at most"):
+        collect(state, max_bytes=MAX)
+
+
+def test_more_files_than_an_import_takes_are_refused(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_FILES", 10)
+    with pytest.raises(ConfigurationError, match="it has 11 files, and 10 at most fit"):
         collect(state, max_bytes=MAX)
 
 
