@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import random
+import select
 import stat
 import subprocess
 import sys
@@ -204,6 +205,16 @@ def test_state_that_is_there_is_replaced_by_force_only(state: Path, tmp_path: Pa
     assert kept == state_files("two")
     assert found["postgres/data/PG_VERSION"] == b"18"
     assert {path: data for path, data in found.items() if path in state_files("one")} == state_files("one")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_state_that_root_imports_is_its_owners_to_open(state: Path, tmp_path: Path, given: Passphrase) -> None:
+    export_state(state, str(tmp_path / "export"), given)
+    (tmp_path / "there").mkdir()
+    os.chown(tmp_path / "there", 12345, 12346)
+    import_state(tmp_path / "there", str(tmp_path / "export"), given)
+    for path in (tmp_path / "there").rglob("*"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346), path
 
 
 def test_secrets_alone_are_a_state_too(state: Path, tmp_path: Path, given: Passphrase) -> None:
@@ -416,6 +427,7 @@ def test_person_is_asked_twice_on_the_terminal(state: Path, tmp_path: Path, answ
     said = b""
     for prompt, answer in zip((b"with: ", b"again: "), answers, strict=True):
         while not said.endswith(prompt):
+            assert select.select([ours], [], [], LIMIT_SECONDS)[0], said
             said += os.read(ours, 1000)
         os.write(ours, answer.encode() + b"\n")
     assert child.wait(LIMIT_SECONDS) == code
