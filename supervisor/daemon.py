@@ -51,6 +51,7 @@ from supervisor.state import Paths, State
 from supervisor.triggers.control import ControlServer
 from supervisor.triggers.files import TriggerFile
 from supervisor.triggers.signals import Meaning, SignalLoop, meaning, name_of
+from supervisor.verified import VerifiedFacts
 
 STOP_SECONDS_AS_PID1 = 8.5  # Docker kills after 10
 STOP_SECONDS = 60.0
@@ -121,6 +122,7 @@ class Daemon:
         self._reaping = adopt_orphans()
         self._state = State(Paths.of(self._settings, dict(os.environ)))
         rate = Rate(self._settings.log_rate_lines, self._settings.log_rate_mib * 1024 * 1024)
+        self._bus.subscribe(VerifiedFacts(self._state.install.verified, self._state.save).observe)
         self._rings = Rings(sink.line, rate=rate, on_dropped=sink.dropped, keep_whole=sink.redactor.keep_whole)
         self._reaper = Reaper(
             install_id=self._state.install.uuid,

@@ -10,6 +10,7 @@ from supervisor.core.errors import ConfigurationError, SupervisorError
 from supervisor.core.settings import Settings
 from supervisor.process.leftovers import SpawnRecord
 from supervisor.process.reaper import SpawnLog
+from supervisor.store.app_secrets import drop_half_written_secrets
 from supervisor.store.files import StateLock, drop_half_written, make_folder
 from supervisor.store.records import INSTALL_FILE, Install, InstallFile, SpawnFolder
 from supervisor.store.secrets import SecretFolder
@@ -97,6 +98,7 @@ class State:
             raise SupervisorError(f"cannot use state folder {str(paths.state)!r}: {error.strerror}") from error
         for folder in (paths.state, paths.state / "secrets", paths.state / "spawned"):
             drop_half_written(folder)
+        drop_half_written_secrets(paths.state / "secrets")
         make_folder(paths.state / "secrets", mode=0o700)
         make_folder(paths.state / "spawned", mode=0o700)
         self.secrets = SecretFolder(paths.state / "secrets")

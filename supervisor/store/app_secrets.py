@@ -85,7 +85,6 @@ class AppSecrets:
         path = self._path(kind, name)
         for folder in (self._folder.parent, self._folder, path.parent):
             make_folder(folder)
-        drop_half_written(path.parent)
         try:
             write_atomic(path, value.reveal())
         except OSError as error:
@@ -110,6 +109,12 @@ def apps_with_secrets(secrets_folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise _unreadable(secrets_folder / "apps", error) from error
+
+
+def drop_half_written_secrets(secrets_folder: Path) -> None:
+    """Remove what kills left; for the holder of the state lock only."""
+    for folder in (secrets_folder / "apps").glob("*/*"):
+        drop_half_written(folder)
 
 
 def _read(path: Path) -> Secret:
