@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from tests.e2e.docker.echo import EchoStack
+from tests.e2e.docker.several.stack import SeveralStack
 from tests.e2e.docker.stack import BACK_SECONDS, Back, Kind, Stack
 from tests.engine_rig.engine import Engine, Share
 
@@ -73,6 +74,15 @@ def keeper(engine: Engine) -> Iterator[Keeper[Stack]]:
 @pytest.fixture(scope="class")
 def echo_keeper(engine: Engine) -> Iterator[Keeper[EchoStack]]:
     made = Keeper(engine, EchoStack)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="class")
+def several_keeper(engine: Engine) -> Iterator[Keeper[SeveralStack]]:
+    made = Keeper(engine, SeveralStack)
     try:
         yield made
     finally:
