@@ -27,6 +27,7 @@ _KINDS = (
 )
 _TYPES = {"int": Kind.INT, "bool": Kind.BOOL, "EmailStr": Kind.EMAIL}
 _SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|PRIVATE|(^|_)(API)?KEYS?(_|$)|(^|_)PWD|SALT")
+_FILE = "/proc/version"  # a file that is there, with some text, whatever an app makes of it
 _SECRET_VALUE = "0123456789abcdef" * 4  # 64 hexadecimal digits: long enough, and base64 as well
 _RUNTIME = re.compile(
     r"(PATH|HOME|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TMP|TEMP|USER|LOGNAME|SHELL|PWD|TERM|COLORTERM|NO_COLOR|FORCE_COLOR"
@@ -67,6 +68,8 @@ def dummy(name: str, type_name: str = "", default: Plain | None = None) -> str:
         patterns = (*_SQL_DIALECTS, *_URLS)
         return next((url for pattern, url in patterns if re.search(pattern, name.upper())), f"http://{_CLOSED}")
     if kind is Kind.TEXT:
+        if name.upper().endswith("_FILE"):
+            return _FILE
         if name.upper().endswith(("HOST", "HOSTNAME")):
             return "127.0.0.1"
         return _SECRET_VALUE if is_secret(name) else "detect"

@@ -95,6 +95,7 @@ def test_ends_are_the_same_but_for_numbers() -> None:
         ("ENABLE_X", "", None, Kind.BOOL, "true"),
         ("X", "", False, Kind.BOOL, "true"),
         ("AUTH_SECRET", "", None, Kind.TEXT, "0123456789abcdef" * 4),
+        ("AUTH_SECRET_FILE", "", None, Kind.TEXT, "/proc/version"),
         ("DB_HOST", "", None, Kind.TEXT, "127.0.0.1"),
         ("LEVEL", "", None, Kind.TEXT, "detect"),
     ],
