@@ -13,7 +13,7 @@ from supervisor.app.spec import Launch
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import PREFIX, Settings, parse_command, variable
-from supervisor.environment.resolve import Resolved, Value
+from supervisor.environment.resolve import Origin, Resolved, Value
 from supervisor.placement import Placement
 from supervisor.process.account import find_account
 from supervisor.process.child import Command, Identity
@@ -46,7 +46,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def _told(launch: Launch, base: Mapping[str, str]) -> dict[str, str]:
-    """What only one generation is told."""
+    """What only one generation is told; `base` is what was said, without declared defaults."""
     told = {"SUPERVISOR_GENERATION": str(launch.number), **dict(launch.readiness.environ)}
     if launch.overlapping:
         told["SUPERVISOR_OVERLAPPING"] = "1"
@@ -107,6 +107,7 @@ class AppEnvironment:
         """Each as declared: in the environment, or in a file that a variable names."""
         self._files = files
         self._in_files: dict[Path, Secret] = {}
+        self._defaults = frozenset(name for name, value in values.items() if value.origin is Origin.DEFAULT)
         for name, value in values.items():
             if value.as_file and files is not None:
                 path = files.path(self._app, name, value.secret)
@@ -142,10 +143,12 @@ class AppEnvironment:
         argv = self._settings.app_command
         assert argv is not None, "check() comes first"
         self._write_files()
+        # `HOST = "0.0.0.0"` as a default is for a run without us: code behind our front listens on loopback.
+        said = {name: value for name, value in self.base.items() if name not in self._defaults}
         command = Command(
             name=self._app,
             argv=argv,
-            env={**self.base, **_told(launch, self.base)},
+            env={**self.base, **_told(launch, said)},
             pass_fds=launch.readiness.pass_fds,
             cwd=str(self._settings.app_dir),
             identity=self._identity,

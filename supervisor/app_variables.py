@@ -67,11 +67,12 @@ class AppVariables:
     def given(self, app: str, loaded: Loaded) -> dict[str, str]:
         """All that was said for the app, without what only others declare; see `Loaded.app_values`.
 
-        Where the stack has a database or Redis of its own, files do not name another.
+        Where the stack has a database or Redis of its own, files do not name another; an app that declares to have none
+        gets none. PORT is the setting of the first app, at most.
         """
         settings = loaded.settings
         from_file = read_env_file(settings.env_file) if settings.env_file is not None else {}
-        hidden = set(names_of_others(settings, app))
+        hidden = {"PORT", *names_of_others(settings, app), *_renounced(settings, app)}
         for name, url in (("DATABASE_URL", self.database_url(app)), ("REDIS_URL", self.redis_url(app))):
             if url is not None and not self.environ.get(name):
                 hidden.add(name)
@@ -82,6 +83,14 @@ class AppVariables:
 def declared(settings: Settings, app: str) -> AppEnv:
     """What the app's table says that it needs; nothing where there is none."""
     return settings.apps[app].env if app in settings.apps else AppEnv()
+
+
+def _renounced(settings: Settings, app: str) -> set[str]:
+    """URLs of what the app's table says it has not."""
+    if app not in settings.apps:
+        return set()
+    table = settings.apps[app]
+    return {name for name, place in (("DATABASE_URL", table.database), ("REDIS_URL", table.redis)) if place is None}
 
 
 def names_of_others(settings: Settings, app: str) -> frozenset[str]:

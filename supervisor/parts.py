@@ -224,6 +224,8 @@ class Parts:
                 self._publish(Notice(message=f"{name} is given to us: the apps share it as it is"))
 
     def _database_url(self, app: str) -> Secret | None:
+        if app in self.settings.apps and self.settings.apps[app].database is None:
+            return None
         if self.databases is None or self.settings.database_url is not None:
             return self.catalog.database_url
         return self.databases.url(app) if self.databases.has(app) else None
@@ -234,6 +236,8 @@ class Parts:
         return self._database_url(app)
 
     def _redis_url(self, app: str) -> Secret | None:
+        if app in self.settings.apps and self.settings.apps[app].redis is None:
+            return None
         if self.redis is None:
             return self.catalog.redis_url
         return self.redis.url(app) if self.redis.has(app) else None

@@ -186,6 +186,31 @@ def test_each_app_gets_what_it_declares_and_nothing_that_only_others_do(tmp_path
     assert api["BETTER_AUTH_SECRET"] != web["BETTER_AUTH_SECRET"]
 
 
+def test_an_app_that_declares_port_and_host_is_told_those_of_its_generation(
+    tmp_path: Path, around: Surroundings
+) -> None:
+    env = {"optional": {"PORT": "9", "HOST": "0.0.0.0"}}
+    plan = AppPlan("web", said(of("web", tmp_path, {**TABLES, "web": {**TABLES["web"], "env": env}})), around)
+    stated = replace(around, variables=replace(around.variables, environ={"PORT": "8"}))
+    assert AppPlan("web", said(of("web", tmp_path)), stated).environment.base["PORT"] == "3001"
+    private = launch(plan, Place("one", "127.0.0.1", 4001))
+    assert [private[name] for name in ("PORT", "SUPERVISOR_PUBLIC_PORT", "HOST")] == ["4001", "3001", "127.0.0.1"]
+    public = launch(plan, Place("public", "127.0.0.1", 3001, private=False))
+    assert [public[name] for name in ("PORT", "HOST")] == ["3001", "0.0.0.0"]
+
+
+def test_an_app_without_database_and_redis_gets_no_urls_whoever_gives_them(
+    tmp_path: Path, around: Surroundings
+) -> None:
+    urls = {"DATABASE_URL": "postgresql://db", "REDIS_URL": "redis://cache"}
+    given = replace(around.variables, environ=urls, database_url=lambda app: None)
+    without = {**TABLES, "web": {**TABLES["web"], "database": False, "redis": False}}
+    plans = [AppPlan(app, said(of(app, tmp_path, without)), replace(around, variables=given)) for app in without]
+    api, web = ({name: plan.environment.base.get(name) for name in urls} for plan in plans)
+    assert api == urls
+    assert web == dict.fromkeys(urls)
+
+
 def test_what_is_given_in_a_file_is_there_for_every_command_and_in_no_environment(
     tmp_path: Path, around: Surroundings
 ) -> None:

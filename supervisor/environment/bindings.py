@@ -9,6 +9,7 @@ from supervisor.core.secret import Secret
 from supervisor.core.settings import FIELD, SECRET
 
 WELL_KNOWN: Mapping[str, str] = {
+    "PORT": "{port}",
     "NODE_ENV": "{node_env}",
     "DATABASE_URL": "{database_url}",
     "REDIS_URL": "{redis_url}",

@@ -66,6 +66,7 @@ def test_empty_variable_of_ours_counts_as_none() -> None:
 def test_well_known_names_need_no_declaration() -> None:
     resolved = found(wanted(bindings=WELL_KNOWN))
     assert {name: value_of(resolved, name)[0] for name in resolved.values} == {
+        "PORT": "3000",
         "NODE_ENV": "production",
         "DATABASE_URL": "postgresql://api@x/y",
         "PUBLIC_URL": "https://api.example",
