@@ -15,10 +15,14 @@ from supervisor.environment.resolve import Resolved, Wanted, resolve
 from supervisor.services.traefik_files import ANY_HOST, routed_host
 from supervisor.store.app_secrets import AppSecrets
 
+_NOT_MADE = Secret("-" * 43)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AppVariables:
-    """`database_url` and `redis_url` give an app's own. With `make`, what is to be made is made and kept."""
+    """`database_url` and `redis_url` give an app's own. With `make`, what is to be made is made and kept; without it
+    nothing is changed, and a text of the same length stands in for what was not made yet.
+    """
 
     environ: Mapping[str, str]
     secrets_folder: Path
@@ -40,7 +44,7 @@ class AppVariables:
             external=self.given(app, loaded),
             given=kept.given(),
         )
-        return resolve(wanted, kept.make if self.make else lambda name: Secret("-" * 43))
+        return resolve(wanted, kept.make if self.make else lambda name: kept.made().get(name) or _NOT_MADE)
 
     def _facts(self, app: str, settings: Settings) -> Facts:
         names = [name for name in settings.app_names if name != app]

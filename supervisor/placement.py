@@ -39,7 +39,7 @@ async def find_placement(settings: Settings, environ: Mapping[str, str], state: 
         publish(Warned(message=warning))
     if settings.mode in (Mode.EMBEDDED, Mode.NONE):
         mode = Mode(settings.mode)
-        found = Placement(mode, traits(mode), _services(settings, mode))
+        found = Placement(mode, traits(mode), built_in_services(settings, mode))
         publish(_chosen(found, "chosen by SUPERVISOR_MODE"))
         return found
     from supervisor.engine.mode import detect
@@ -48,7 +48,7 @@ async def find_placement(settings: Settings, environ: Mapping[str, str], state: 
     sources = replace(Sources.of(settings, environ, state.paths.runtime), instance=state.install.uuid)
     decision = await detect(FactReader(sources), _Teller(publish))
     found = Placement(
-        decision.mode, traits(decision.mode, decision.owner), _services(settings, decision.mode), decision
+        decision.mode, traits(decision.mode, decision.owner), built_in_services(settings, decision.mode), decision
     )
     publish(_chosen(found, decision.reason))
     for warning in decision.warnings:
@@ -86,7 +86,7 @@ def _chosen(found: Placement, reason: str) -> ModeChosen:
     )
 
 
-def _services(settings: Settings, mode: Mode) -> tuple[str, ...]:
+def built_in_services(settings: Settings, mode: Mode) -> tuple[str, ...]:
     """The built-in services that this run has; an external URL stands in for one."""
     if mode is Mode.NONE:
         return ()

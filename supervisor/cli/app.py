@@ -325,7 +325,7 @@ def _init_help() -> None:
 
 @app.command(name="env", context_settings={"allow_extra_args": True})
 def _env_help() -> None:
-    """Say which mode a run would choose here, and why, or what an app reads: supervisor env detect [ENTRY]."""
+    """Say which mode a run would choose here, and why, or what apps read and get: supervisor env --help."""
 
 
 @app.command(name="config", context_settings={"allow_extra_args": True})

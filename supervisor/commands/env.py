@@ -1,5 +1,5 @@
 """`supervisor env detect`: which mode a run would choose here, why, and on what evidence; with an ENTRY what the app
-reads of its environment (`env_detect`). Needs no supervisor.
+reads of its environment (`env_detect`). `supervisor env check` is in `env_check`. Needs no supervisor.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from supervisor.store.records import read_install
 
 _USAGE = """usage: supervisor env detect [--json]
        supervisor env detect ENTRY [--app-dir DIR] [--app NAME] [--set NAME=VALUE] [--seconds N] [--json]
+       supervisor env check [--detect] [--json] [OPTIONS of supervisor run]
 
 Prints the mode a run would choose here, the reason and the evidence; changes nothing. Exits with 0, or with the
 code of the error that a run would end with.
@@ -33,6 +34,10 @@ code of the error that a run would end with.
 With ENTRY (a file, module:app, or a command as one word): runs the app, apart from the system, and prints which
 environment variables it reads, which of them it needs, and where. Exits with 0; 1 where that is not all; 78 where it
 cannot be run.
+
+check: prints which variables each app would get and where each comes from, no values; changes nothing. Exits with 78
+where some are missing or wrong, as the start would; with --detect also with 1 where what an app reads is not what its
+table declares.
 """
 
 
@@ -41,6 +46,10 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) in (["-h"], ["--help"], ["detect", "--help"], ["detect", "-h"]):
         sys.stdout.write(_USAGE)
         return int(ExitCode.OK)
+    if argv[:1] == ["check"]:
+        from supervisor.commands.env_check import main as check
+
+        return check(argv[1:])
     if argv[:1] == ["detect"] and list(argv[1:]) not in ([], ["--json"]):
         from supervisor.commands.env_detect import main as detect_reads
 
