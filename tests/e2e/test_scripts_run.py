@@ -19,6 +19,7 @@ import pytest
 
 from tests.e2e.harness import app_ports, free_port
 from tests.examples.servers import Process, accepts, wait_until
+from tests.examples.workspace_rig import with_free_ports
 
 pytestmark = pytest.mark.servers
 
@@ -52,6 +53,8 @@ class Stack:
     port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
     https_port: int = field(default_factory=free_port)
+    host: str = "127.0.0.1"
+    """What Traefik is asked for."""
 
     def __post_init__(self) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
@@ -87,7 +90,8 @@ class Stack:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
             content = None if value is None else json.dumps(value)
-            connection.request(method, path, content, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", "Host": self.host}
+            connection.request(method, path, content, headers)
             response = connection.getresponse()
             return response.status, response.read().decode()
         finally:
@@ -127,6 +131,17 @@ def test_a_second_run_finds_the_note_of_the_first(checkout: Path, tmp_path: Path
     with Stack(checkout, tmp_path, example) as second:
         assert second.bodies() == ["through Traefik", "straight"]
         assert second.interrupt() == 0, second.output
+
+
+def test_the_workspace_of_five_apps_comes_up(checkout: Path, tmp_path: Path) -> None:
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node or npm not found; apt-get install nodejs npm")
+    ports = with_free_ports(checkout / "examples" / "workspace" / "supervisor.toml")
+    stack = Stack(checkout, tmp_path, "workspace", port=ports["web"], host="web.localhost")
+    with stack:
+        assert "0 notes are kept here" in stack.request(stack.http_port, "GET", "/")[1]
+        assert "0 notes, 0 sessions" in stack.request(ports["admin"], "GET", "/")[1]
+        assert stack.interrupt() == 0, stack.output
 
 
 def test_hot_reload_brings_the_new_version_into_service(checkout: Path, tmp_path: Path) -> None:
