@@ -243,7 +243,8 @@ def explain_spawn_error(command: Command, error: OSError) -> str:
         case errno.ENOENT:
             why = f"no program {program!r} on the PATH; check the command's first word"
         case errno.EACCES:
-            why = f"{program!r} is not executable by uid {os.getuid()}; check its mode and folder"
+            uid = command.identity.uid if command.identity is not None else os.getuid()
+            why = f"{program!r} is not executable by uid {uid}; check its mode and the folders above it"
         case errno.ENOEXEC:
             why = f"{program!r} has no #! line and is no binary for this machine"
         case errno.EAGAIN:

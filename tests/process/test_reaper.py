@@ -400,5 +400,7 @@ def test_descriptors_left_is_a_number_of_some_use() -> None:
 
 def test_spawn_errors_name_what_can_be_done() -> None:
     command = Command("app", [sys.executable], {})
+    other = Command("app", [sys.executable], {}, identity=Identity(61234, 61234))
+    assert "not executable by uid 61234; check" in explain_spawn_error(other, OSError(errno.EACCES, ""))
     for number in (errno.EAGAIN, errno.EPERM, errno.ENOEXEC, errno.E2BIG):
         assert explain_spawn_error(command, OSError(number, "")).startswith("cannot start 'app': ")
