@@ -68,7 +68,9 @@ class AppPart:
         wanted, told = reloaded(self.plan.settings, loaded.settings)
         if told:
             self._publish(Notice(message=told))
-        plan = AppPlan(self.name, loaded.model_copy(update={"settings": wanted}), self._around, self.plan.home)
+        # Ports and hosts wait for the next start, so the siblings are where they were.
+        changed = {"settings": wanted, "general": self.plan.loaded.general}
+        plan = AppPlan(self.name, loaded.model_copy(update=changed), self._around, self.plan.home)
         plan.check_variables()
         return plan
 

@@ -58,6 +58,7 @@ RELOADED = frozenset(
         "drain_seconds",
         "stream_seconds",
         "env_file",
+        "bindings",
     }
 )
 """Settings that a reload puts in force; what else was changed waits for the next start."""

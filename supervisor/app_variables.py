@@ -20,8 +20,8 @@ _NOT_MADE = Secret("-" * 43)
 
 @dataclass(frozen=True, kw_only=True)
 class AppVariables:
-    """`database_url` and `redis_url` give an app's own. With `make`, what is to be made is made and kept; without it
-    nothing is changed, and a text of the same length stands in for what was not made yet.
+    """`database_url` and `redis_url` give an app's own; `register` is told each secret that is found. With `make`, what
+    is to be made is made and kept; without it nothing is changed, and a text of the same length stands in for it.
     """
 
     environ: Mapping[str, str]
@@ -30,29 +30,34 @@ class AppVariables:
     redis_url: Callable[[str], Secret | None]
     web: Web | None = None
     make: bool = True
+    register: Callable[[Secret], None] = lambda secret: None
 
     def of(self, app: str, loaded: Loaded) -> Resolved:
         """Those of one app, by its own settings. Raises ConfigurationError for files that cannot be read."""
         settings = loaded.settings
         kept = AppSecrets(self.secrets_folder, app)
-        facts = self._facts(app, settings)
         wanted = Wanted(
             app=app,
             declared=declared(settings, app),
-            facts=facts,
+            facts=self._facts(app, settings, loaded.general or settings),
             bindings={**WELL_KNOWN, **settings.bindings},
             external=self.given(app, loaded),
             given=kept.given(),
         )
-        return resolve(wanted, kept.make if self.make else lambda name: kept.made().get(name) or _NOT_MADE)
+        found = resolve(wanted, kept.make if self.make else lambda name: kept.made().get(name) or _NOT_MADE)
+        ours = (value.secret for value in found.values.values() if value.is_secret)
+        # Also of a reload: from then on they are masked wherever an app prints them.
+        for secret in (*loaded.fetched.values(), *loaded.env_files.values(), *ours):
+            self.register(secret)
+        return found
 
-    def _facts(self, app: str, settings: Settings) -> Facts:
-        names = [name for name in settings.app_names if name != app]
+    def _facts(self, app: str, settings: Settings, general: Settings) -> Facts:
+        names = [name for name in general.app_names if name != app]
         return Facts(
             stage=settings.stage,
             port=settings.port,
-            public_url=self._public_url(app, settings),
-            origins=tuple(self._public_url(name, settings) for name in names),
+            public_url=self._public_url(app, general),
+            origins=tuple(self._public_url(name, general) for name in names),
             database_url=self.database_url(app),
             redis_url=self.redis_url(app),
         )

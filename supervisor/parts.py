@@ -149,17 +149,13 @@ class Parts:
             database_url=self._database_url,
             redis_url=self._redis_url,
             web=self.catalog.web,
+            register=register_secret,
         )
         self.apps = {
             name: self._app_part(name, variables, homes[name], fronts.front(name), on_app_end)
             for name in settings.app_names
         }
-        found = [part.plan.variables for part in self.apps.values()]
-        for secret in (*loaded.fetched.values(), *loaded.env_files.values()):
-            register_secret(secret)
-        for value in (value for one in found for value in one.values.values() if value.is_secret):
-            register_secret(value.secret)
-        if text := complaint(found):
+        if text := complaint([part.plan.variables for part in self.apps.values()]):
             raise ConfigurationError(text)
 
     def _app_part(self, name: str, variables: AppVariables, home: AppHome, front: Front, on_end: OnEnd) -> AppPart:

@@ -13,6 +13,7 @@ from supervisor.app.notify import NotifySocket, ReadyFd
 from supervisor.app.spec import Launch
 from supervisor.app_plan import RELOADED, AppPlan, Surroundings, reloaded
 from supervisor.app_variables import AppVariables
+from supervisor.built_in import Web
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.mode import Mode, traits
 from supervisor.core.secret import Secret
@@ -209,6 +210,17 @@ def test_an_app_without_database_and_redis_gets_no_urls_whoever_gives_them(
     api, web = ({name: plan.environment.base.get(name) for name in urls} for plan in plans)
     assert api == urls
     assert web == dict.fromkeys(urls)
+
+
+def test_an_app_knows_where_its_siblings_are_whatever_its_own_port_and_host(
+    tmp_path: Path, around: Surroundings
+) -> None:
+    web = Web("127.0.0.1", 80, {"traefik_http": "http://localhost:80", "traefik_https": "https://localhost:443"})
+    proxied = replace(around, variables=replace(around.variables, web=web))
+    tables = {**TABLES, "web": {**TABLES["web"], "host": "web.example"}}
+    loaded = said(Settings(apps=tables, app_dir=tmp_path, port=3000)).for_app("web")
+    environment = AppPlan("web", loaded, proxied).environment
+    assert environment.base["TRUSTED_ORIGINS"] == "http://web.example,http://localhost:3000"
 
 
 def test_what_is_given_in_a_file_is_there_for_every_command_and_in_no_environment(

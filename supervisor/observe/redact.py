@@ -42,6 +42,8 @@ class Redactor:
             return
         forms = {text, quote(text, safe=""), *(json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False))}
         lines = {line for line in text.splitlines() if len(line) >= _LEAST_WORD_LENGTH and "-----" not in line}
+        if {*forms, *lines} <= set(self._secrets):
+            return
         self._secrets = tuple(sorted({*self._secrets, *forms, *lines}, key=len, reverse=True))
         self._pattern = re.compile("|".join(map(re.escape, self._secrets)))
         found = b"|".join(re.escape(secret.encode(errors="replace")) for secret in self._secrets)

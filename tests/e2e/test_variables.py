@@ -11,7 +11,7 @@ import pytest
 
 from supervisor.core.secret import Secret
 from supervisor.store.app_secrets import AppSecrets
-from tests.e2e.apps import write_app
+from tests.e2e.apps import SERVER, write_app
 from tests.e2e.conftest import Make
 from tests.e2e.harness import Supervisor, answers, free_port, wait_until
 
@@ -115,6 +115,9 @@ def test_a_table_of_bindings_adds_names_and_changes_them(two: Made) -> None:
     assert api["NODE_ENV"] == "qa"
     assert api["COOKIE_KEY"] != web["COOKIE_KEY"]
     assert "CACHE" not in api, "there is no Redis to make it of"
+    made.config.write_text(made.config.read_text().replace("/app", "/shop", 1))
+    assert made.reload("api").returncode == 0
+    assert made.environ("api")["SITE"] == f"http://localhost:{made.ports['api']}/shop"
 
 
 def test_a_table_of_bindings_with_an_unknown_fact_is_refused(two: Made) -> None:
@@ -166,7 +169,7 @@ def test_what_one_app_declares_the_others_do_not_get_and_the_rest_all_do(two: Ma
     assert web == dict(zip(names, (None, "of-all", "both", "red", None), strict=True))
 
 
-def test_reload_takes_a_newly_declared_default_and_a_newly_set_value(two: Made) -> None:
+def test_reload_takes_a_newly_declared_default_and_a_newly_set_value(two: Made, folder: Path) -> None:
     made = two()
     made.supervisor.boot()
     assert "COLOUR" not in made.environ("api")
@@ -174,11 +177,14 @@ def test_reload_takes_a_newly_declared_default_and_a_newly_set_value(two: Made) 
     assert made.reload("api").returncode == 0
     assert made.environ("api")["COLOUR"] == "blue"
     kept = AppSecrets(made.secrets, "api")
-    kept.set("COLOUR", Secret("set by hand"))
+    kept.set("COLOUR", Secret("set-by-hand-7e1"))
     kept.set("MASTER_KEY", Secret("set by hand too"))
+    write_app(folder / "api", f"import os; print('it is', os.environ['COLOUR'], flush=True)\n{SERVER}")
     assert made.reload("api").returncode == 0
     api = made.environ("api")
-    assert (api["COLOUR"], api["MASTER_KEY"]) == ("set by hand", "set by hand too")
+    assert (api["COLOUR"], api["MASTER_KEY"]) == ("set-by-hand-7e1", "set by hand too")
+    wait_until("the app has said it", lambda: "it is ***" in made.supervisor.output("api"))
+    assert "set-by-hand" not in made.supervisor.log() + made.supervisor.cli("logs").stdout
     assert made.environ("web")["MASTER_KEY"] != api["MASTER_KEY"]
 
 

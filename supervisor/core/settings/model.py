@@ -133,10 +133,12 @@ class Loaded(BaseModel):
     """What the secrets command printed for the app: below our environment, above everything else."""
     env_files: dict[str, Secret] = Field(default_factory=dict)
     """What `.env.STAGE` and `.env` say for the app: below `env_file`."""
+    general: Settings | None = None
+    """Of those of one app: the settings as they hold for all, which say where its siblings are."""
 
     def for_app(self, name: str) -> Loaded:
         """The same for one app; see `Settings.for_app`."""
-        return self.model_copy(update={"settings": self.settings.for_app(name)})
+        return self.model_copy(update={"settings": self.settings.for_app(name), "general": self.settings})
 
     def app_values(self, env_file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
         """What an app is given of all that was said: our environment first, then the secrets command, its `env_file`,
