@@ -185,6 +185,8 @@ def test_no_secret_is_in_log_status_or_argv(workspace: Workspace) -> None:
     shown = {
         "log": supervisor.log(),
         "status": supervisor.cli("status", "--json").stdout + supervisor.cli("status").stdout,
+        "logs": supervisor.cli("logs", "-n", "10000").stdout,
+        "events": supervisor.cli("events", "-n", "1000").stdout,
         "settings": supervisor.cli("config", "show", "--origin", *supervisor.arguments).stdout,
         "check": supervisor.cli("env", "check", "--json", *supervisor.arguments).stdout,
         "argv": "\n".join(command_lines()),
