@@ -53,6 +53,10 @@ def main() -> None:
         from supervisor.commands.config import main as config
 
         code = config(arguments[1:])
+    elif verb == "secrets":
+        from supervisor.commands.secrets import main as secrets
+
+        code = secrets(arguments[1:])
     elif verb == "down":
         from supervisor.commands.down import main as down
 

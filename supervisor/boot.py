@@ -91,6 +91,7 @@ class Boot:
             done = self._parts.stack.required if self._parts.stack is not None else ()
             names = [name for name in self._parts.orchestrator.names if name not in beside and name not in done]
             await self._wait_services("services", names)
+            await self._parts.settle_passwords()
             if self._parts.has_places:
                 async with phase(self._publish, "places"):
                     await self._parts.settle_places()

@@ -10,6 +10,8 @@ from supervisor.core.secret import Secret
 from supervisor.process.child import RunProgram
 from supervisor.services.backend import Backend
 from supervisor.services.spec import ServiceSpec
+from supervisor.services.tenancy.rotation import Lock
+from supervisor.store.rotating import RotatingSecret
 
 if TYPE_CHECKING:
     from supervisor.services.dump.dump import Programs
@@ -24,6 +26,14 @@ class Web:
     addresses: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Rotating:
+    """A password of the install: where it is kept, and how its server is told another; the servers' modules wait."""
+
+    record: RotatingSecret
+    lock: Callable[[], Lock]
+
+
 @dataclass
 class BuiltIn:
     """The built-in services. A URL is None where neither a service of ours nor the settings give one."""
@@ -32,6 +42,10 @@ class BuiltIn:
     redis_url: Secret | None = None
     admin_url: Secret | None = None
     """The same database for its superuser."""
+    rotating: dict[str, Rotating] = field(default_factory=dict)
+    """The install's passwords that can be changed, by name."""
+    look_up: Callable[[], None] = lambda: None
+    """Makes the URLs anew, by the passwords as they are kept now."""
     web: Web | None = None
     services: list[tuple[ServiceSpec, Backend]] = field(default_factory=list)
     secrets: list[Secret] = field(default_factory=list)

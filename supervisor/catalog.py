@@ -64,16 +64,27 @@ class Catalog:
         self._rings = rings
         self._publish = publish
         self.stack: EngineStack | None = None
-        made = self._make(placement)
+        self._made = made = self._make(placement)
         self.web = made.web
-        self.database_url = settings.database_url or made.database_url
-        self.redis_url = settings.redis_url or made.redis_url
-        self.admin_url = made.admin_url if settings.database_url is None else None
-        """Of the stack's own database, for its superuser."""
+        self.rotating = made.rotating
+        self._take_urls()
         self._dump_programs = made.dump_programs if settings.database_url is None else None
         self._services = made.services
         external = (settings.database_url, settings.redis_url, settings.webhook_url)
         self._secrets = [*made.secrets, *(secret for secret in external if secret is not None)]
+
+    def look_up(self) -> list[Secret]:
+        """Take the URLs anew, once a password was changed; gives them."""
+        self._made.look_up()
+        self._take_urls()
+        return [url for url in (self.database_url, self.redis_url, self.admin_url) if url is not None]
+
+    def _take_urls(self) -> None:
+        settings, made = self._settings, self._made
+        self.database_url = settings.database_url or made.database_url
+        self.redis_url = settings.redis_url or made.redis_url
+        self.admin_url = made.admin_url if settings.database_url is None else None
+        """Of the stack's own database, for its superuser."""
 
     def _make(self, placement: Placement) -> BuiltIn:
         if placement.mode is Mode.NONE:

@@ -30,6 +30,7 @@ from supervisor.core.groups import plain_errors
 from supervisor.core.requests import Outcome, Request, Result, Verb
 from supervisor.core.settings import Loaded
 from supervisor.fronts import Fronts
+from supervisor.keeping import Keeper
 from supervisor.migrate import migrate
 from supervisor.observe.eventlog import EventLog
 from supervisor.observe.log import LogSink
@@ -132,6 +133,7 @@ class Daemon:
         )
         self._parts: Parts | None = None
         self._boot: Boot | None = None
+        self._keeper: Keeper | None = None
         self._fronts: Fronts | None = None
         self._reload: AppReload | None = None
         self._controller = Controller(
@@ -284,6 +286,7 @@ class Daemon:
             logs=self._rings,
             redact=self._sink.redactor.value,
             releases=self._desk_of,
+            keeping=lambda: self._keeper,
         )
 
     def _desk_of(self, app: str) -> ReleaseDesk | None:
@@ -306,6 +309,7 @@ class Daemon:
     async def _serve(self) -> None:
         assert self._parts is not None
         assert self._boot is not None
+        self._keeper = Keeper(self._parts, self._controller.turn, self._publish)
         async with anyio.create_task_group() as group:
             await group.start(self._controller.run)
             for trigger in self._triggers(self._parts):

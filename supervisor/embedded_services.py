@@ -6,18 +6,26 @@ The servers' own modules are imported when they are used: beside one app alone n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
-from supervisor.built_in import BuiltIn, Web
+from supervisor.built_in import BuiltIn, Rotating, Web
 from supervisor.core.events import FileKept, Notice, Publish
 from supervisor.core.settings import Settings
 from supervisor.process.child import RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.backend import ChildBackend
+from supervisor.services.embedded.cluster import SUPERUSER
 from supervisor.services.ports import RememberedPorts
 from supervisor.services.spec import Prepare, ServiceSpec
+from supervisor.services.tenancy.rotation import Lock
 from supervisor.state import State
 from supervisor.store.files import Generated, Written
+
+if TYPE_CHECKING:
+    from supervisor.services.embedded.postgres import EmbeddedPostgres
+    from supervisor.services.embedded.redis import EmbeddedRedis
 
 
 def remembered_ports(state: State, publish: Publish, *, outlived: bool = False) -> RememberedPorts:
@@ -60,7 +68,9 @@ class EmbeddedServices:
         self._run_program = run_program
         self._publish = publish
         self._ports = remembered_ports(state, publish)
-        self.made = BuiltIn()
+        self._postgres: EmbeddedPostgres | None = None
+        self._redis: EmbeddedRedis | None = None
+        self.made = BuiltIn(look_up=self._look_up)
         makers = {"postgres": self._add_postgres, "redis": self._add_redis, "traefik": self._add_traefik}
         for name in names:
             makers[name]()
@@ -79,11 +89,22 @@ class EmbeddedServices:
             run=self._run_program,
             environ=self._environ,
         )
+        self._postgres = postgres
         self._add(postgres.spec(), postgres.prepare)
-        self.made.database_url = postgres.dsn
+        self._look_up()
         self.made.dump_programs = postgres.dump_programs
-        self.made.admin_url = postgres.admin_dsn
         self.made.secrets += [postgres.dsn, postgres.admin_dsn]
+        self.made.rotating |= {
+            "postgres": Rotating(postgres.record, partial(self._role_lock, self._settings.stack)),
+            "postgres-superuser": Rotating(postgres.superuser_record, partial(self._role_lock, SUPERUSER)),
+        }
+
+    def _role_lock(self, role: str) -> Lock:
+        from supervisor.services.tenancy.locks import role_lock
+
+        postgres = self._postgres
+        assert postgres is not None
+        return role_lock(lambda: postgres.admin_dsn, role)
 
     def _add_redis(self) -> None:
         from supervisor.services.embedded.redis import EmbeddedRedis
@@ -96,9 +117,24 @@ class EmbeddedServices:
             environ=self._environ,
             users=self._redis_users,
         )
+        self._redis = redis
         self._add(redis.spec(), redis.prepare)
-        self.made.redis_url = redis.url
+        self._look_up()
         self.made.secrets.append(redis.url)
+        self.made.rotating["redis"] = Rotating(redis.record, partial(self._redis_lock, redis))
+
+    @staticmethod
+    def _redis_lock(redis: EmbeddedRedis) -> Lock:
+        from supervisor.services.tenancy.locks import redis_lock
+        from supervisor.services.tenancy.redis import RedisTenancy
+
+        return redis_lock(RedisTenancy(redis.url), redis.url, "default")
+
+    def _look_up(self) -> None:
+        if self._postgres is not None:
+            self.made.database_url, self.made.admin_url = self._postgres.dsn, self._postgres.admin_dsn
+        if self._redis is not None:
+            self.made.redis_url = self._redis.url
 
     def _redis_users(self) -> tuple[str, ...]:
         from supervisor.services.tenancy.redis_rules import config_lines

@@ -10,7 +10,7 @@ from supervisor.app.route import Route, RouteSpec
 from supervisor.app_environment import AppEnvironment, read_env_file
 from supervisor.app_home import AppHome
 from supervisor.app_part import AppPart
-from supervisor.app_plan import Surroundings, restart_policy
+from supervisor.app_plan import AppPlan, Surroundings, restart_policy
 from supervisor.app_variables import AppVariables
 from supervisor.catalog import Catalog
 from supervisor.core.errors import ConfigurationError, SupervisorError
@@ -26,11 +26,16 @@ from supervisor.process.output import OnDropped, OnLine, Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.services.runner import Watching
+from supervisor.services.tenancy.rotation import Settled, recover
 from supervisor.services.traefik_files import ANY_HOST, routed_host
 from supervisor.state import State
+from supervisor.store.app_secrets import AppSecrets
 from supervisor.store.given_files import GivenFiles
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from supervisor.services.tenancy.tenant import Tenant
     from supervisor.tenants import DatabasePlaces, RedisPlaces
 
 OnEnd = Callable[[str, SupervisorError | None], None]
@@ -140,12 +145,15 @@ class Parts:
         self.catalog.fill(self.orchestrator, shared, restart_policy(settings, "always"))
         if self.stack is not None:
             self.stack.restart_service = self._restart_service
+        self.register_secret = register_secret
         self._make_places()
+        for name in settings.app_names:
+            AppSecrets(self.secrets_folder, name).drop_pending()
         self.files = GivenFiles(state.paths.runtime / "given")
         self.files.clear()
         variables = AppVariables(
             environ=environ,
-            secrets_folder=state.paths.state / "secrets",
+            secrets_folder=self.secrets_folder,
             database_url=self._database_url,
             redis_url=self._redis_url,
             web=self.catalog.web,
@@ -200,24 +208,42 @@ class Parts:
         self.redis: RedisPlaces | None = None
         settings, catalog = self.settings, self.catalog
         if not settings.apps:
+            if (self.secrets_folder / "apps" / settings.app_names[0] / "login" / "database").exists():
+                self.give_own_login()
             return
-        from supervisor.tenants import DatabasePlaces, Kept, RedisPlaces, keys, tenants
+        from supervisor.tenants import Kept, RedisPlaces, keys, tenants
 
-        kept = Kept(self.state.paths.state / "secrets")
-        if catalog.admin_url is not None and catalog.database_url is not None:
-            self.databases = DatabasePlaces(
-                tenants(settings),
-                admin=catalog.admin_url,
-                install=catalog.database_url,
-                kept=kept,
-                publish=self._publish,
-                stack=settings.stack,
-            )
+        self._make_databases(tenants(settings))
+        kept = Kept(self.secrets_folder)
         if catalog.redis_url is not None and settings.redis_url is None:
             self.redis = RedisPlaces(keys(settings), catalog.redis_url, kept, self._publish, stack=settings.stack)
         for name, url in (("DATABASE_URL", settings.database_url), ("REDIS_URL", settings.redis_url)):
             if url is not None:
                 self._publish(Notice(message=f"{name} is given to us: the apps share it as it is"))
+
+    def _make_databases(self, declared: tuple[Tenant, ...]) -> None:
+        from supervisor.tenants import DatabasePlaces, Kept
+
+        if self.catalog.admin_url is not None and self.catalog.database_url is not None:
+            self.databases = DatabasePlaces(
+                declared,
+                admin=self.catalog.admin_url,
+                install=self.catalog.database_url,
+                kept=Kept(self.secrets_folder),
+                publish=self._publish,
+                stack=self.settings.stack,
+            )
+
+    def give_own_login(self) -> None:
+        """One app alone has the whole database, by a login of its own: the install's role has but one password."""
+        from supervisor.services.tenancy.tenant import Tenant
+
+        self._make_databases((Tenant(app=self.settings.app_names[0], whole=True),))
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Where all of the install's are kept."""
+        return self.state.paths.state / "secrets"
 
     def _database_url(self, app: str) -> Secret | None:
         if app in self.settings.apps and self.settings.apps[app].database is None:
@@ -238,6 +264,37 @@ class Parts:
             return self.catalog.redis_url
         return self.redis.url(app) if self.redis.has(app) else None
 
+    async def settle_passwords(self) -> None:
+        """Finish what a change of one of the install's passwords left, before anything uses it. Raises our errors."""
+        changed = False
+        for rotating in self.catalog.rotating.values():
+            if rotating.record.next() is not None:
+                changed = await recover(rotating.record, rotating.lock()) is Settled.FINISH or changed
+        if changed:
+            self.look_up()
+            self._plan_anew()
+
+    def _plan_anew(self) -> None:
+        for part in self.apps.values():
+            part.plan_anew()
+            self.register_variables(part.plan)
+
+    def register_variables(self, plan: AppPlan) -> None:
+        """Have those of an app that are secret masked."""
+        for value in plan.variables.values.values():
+            if value.is_secret:
+                self.register_secret(value.secret)
+
+    def look_up(self) -> None:
+        """Use the install's passwords as they are kept now."""
+        for url in self.catalog.look_up():
+            self.register_secret(url)
+        if self.databases is not None and self.catalog.admin_url is not None:
+            assert self.catalog.database_url is not None
+            self.databases.use(admin=self.catalog.admin_url, install=self.catalog.database_url)
+        if self.redis is not None and self.catalog.redis_url is not None:
+            self.redis.use(self.catalog.redis_url)
+
     @property
     def has_places(self) -> bool:
         """Whether apps have places of their own in the services."""
@@ -251,8 +308,7 @@ class Parts:
         if self.redis is not None:
             changed = await self.redis.settle() or changed
         if changed:  # a change of a login that was cut short is finished now
-            for part in self.apps.values():
-                part.plan_anew()
+            self._plan_anew()
 
     async def _restart_service(self, name: str) -> None:
         await self.orchestrator.runner(name).restart()

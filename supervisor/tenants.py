@@ -45,6 +45,10 @@ class Kept:
     def __init__(self, secrets_folder: Path) -> None:
         self._folder = secrets_folder
 
+    def has_database_login(self, app: str) -> bool:
+        """Whether the app was given a login of its own to Postgres."""
+        return (self._folder / "apps" / app / "login" / "database").exists()
+
     def database(self, app: str) -> RotatingSecret:
         """Texts of `Credential`."""
         return AppSecrets(self._folder, app).login("database")
@@ -101,6 +105,10 @@ class DatabasePlaces:
         self._declared = declared
         self._publish = publish
         self._stack = stack
+
+    def use(self, *, admin: Secret, install: Secret) -> None:
+        """These are the URLs from now on."""
+        self.tenancy, self.admin, self._install = PostgresTenancy(admin), admin, install
 
     def wish(self) -> Wish:
         """What the database should hold, with the logins as they are kept now."""
@@ -159,6 +167,10 @@ class RedisPlaces:
         self._publish = publish
         self._stack = stack
         self._forgotten = anyio.Event()
+
+    def use(self, admin: Secret) -> None:
+        """This is the URL from now on."""
+        self.tenancy, self.admin = RedisTenancy(admin), admin
 
     def wish(self) -> RedisWish:
         """Every user there should be."""

@@ -75,6 +75,17 @@ class App:
         """Whether a generation serves now."""
         return self._lineup.is_serving
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is not to run: never started, or stopped by hand."""
+        return self._keeper is None
+
+    async def alone(self) -> None:
+        """Return once no generation is left but the one that serves: the others have finished what they had."""
+        for run in set(self._lineup.cohort.living):
+            if run is not self._lineup.active:
+                await run.gone.wait()
+
     def serves(self) -> bool:
         """Whether a generation serves now, as a function."""
         return self.is_serving

@@ -20,6 +20,7 @@ from supervisor.cli import render
 from supervisor.cli.client import ControlClient
 from supervisor.cli.options import AsJson, Socket, client_at, end_with
 from supervisor.cli.release import releases
+from supervisor.cli.tenancy import tenancy
 from supervisor.core.errors import ExitCode, SupervisorError, UnreachableError
 
 _MAX_CANARY_SECONDS = 86400
@@ -100,6 +101,12 @@ def _state(argv: list[str]) -> int:
     return state(argv)
 
 
+def _secrets(argv: list[str]) -> int:
+    from supervisor.commands.secrets import main as secrets
+
+    return secrets(argv)
+
+
 _HANDED_OVER = {
     "run": _run,
     "init": _init,
@@ -108,6 +115,7 @@ _HANDED_OVER = {
     "config": _config,
     "down": _down,
     "state": _state,
+    "secrets": _secrets,
 }
 
 
@@ -272,6 +280,7 @@ def _ask(client: ControlClient, asked: str, resource: str, *, wait: bool, as_jso
 
 
 app.add_typer(releases, name="release")
+app.add_typer(tenancy, name="tenancy")
 
 
 @app.command()
@@ -331,6 +340,11 @@ def _env_help() -> None:
 @app.command(name="config", context_settings={"allow_extra_args": True})
 def _config_help() -> None:
     """Show, check or list the settings: supervisor config --help."""
+
+
+@app.command(name="secrets", context_settings={"allow_extra_args": True})
+def _secrets_help() -> None:
+    """List, set, show or rotate secrets: supervisor secrets --help."""
 
 
 @app.command(name="down", context_settings={"allow_extra_args": True})

@@ -323,6 +323,18 @@ class LeftoverStopped(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecretRotated(Event):
+    """A secret was to be changed; `result` says what became of it, `phases` how long each step took, in seconds."""
+
+    name: ClassVar[str] = "secret.rotated"
+    secret: str
+    result: str
+    reason: str = ""
+    elapsed_seconds: float
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Notice(Event):
     """Something the operator should know that is no state of anything."""
 

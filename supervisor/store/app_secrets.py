@@ -10,7 +10,7 @@ from pathlib import Path
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.store.files import drop_half_written, make_folder, write_atomic
-from supervisor.store.rotating import RotatingSecret
+from supervisor.store.rotating import NEXT, RotatingSecret
 
 MAX_BYTES = 64 * 1024
 _BYTES = 32
@@ -51,14 +51,31 @@ class AppSecrets:
         self._write("made", name, value)
         return value
 
+    def changing(self, name: str) -> RotatingSecret:
+        """What was made for `name`, to be changed."""
+        path = self._path("made", name)
+        return RotatingSecret(path.parent, path.name, ending="")
+
+    def drop_pending(self) -> None:
+        """Forget changes of made values that were cut off: nobody has got those yet."""
+        for path in (self._folder / "made").glob(f"*{NEXT}"):
+            RotatingSecret(path.parent, path.name.removesuffix(NEXT)).drop_next()
+
     def set(self, name: str, value: Secret) -> None:
         """Keep what the user gives."""
+        self.check(name, value)
+        self._write("given", name, value)
+
+    @staticmethod
+    def check(name: str, value: Secret) -> None:
+        """Raises ConfigurationError where that cannot be kept."""
+        if _NAME.fullmatch(name) is None:
+            raise ConfigurationError(f"cannot keep {name!r}: a variable's name is of letters, digits and underscores")
         text = value.reveal()
         if not text:
             raise ConfigurationError(f"cannot set {name}: the value is empty; unset it with `supervisor secrets unset`")
         if "\0" in text or len(text.encode()) > MAX_BYTES:
             raise ConfigurationError(f"cannot set {name}: a value is text of at most {MAX_BYTES} bytes, without NUL")
-        self._write("given", name, value)
 
     def unset(self, name: str) -> bool:
         """Forget what the user gave; False where there was nothing."""

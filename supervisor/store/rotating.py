@@ -15,10 +15,12 @@ NEXT = ".next"
 class RotatingSecret:
     """Secret `name` of a `secrets/` folder, its successor in `NAME.next`; each 0600, each step durable when it returns.
 
-    Whatever moment a kill comes at, `current` is there whole, and so is `next` or none.
+    Whatever moment a kill comes at, `current` is there whole, and so is `next` or none. `ending` stands behind each
+    value in its file.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, ending: str = "\n") -> None:
+        self._ending = ending
         self._current = folder / name
         self._next = folder / f"{name}{NEXT}"
 
@@ -32,11 +34,11 @@ class RotatingSecret:
 
     def put_current(self, secret: Secret) -> None:
         """Make it the one in use."""
-        write_atomic(self._current, secret.reveal() + "\n")
+        write_atomic(self._current, secret.reveal() + self._ending)
 
     def put_next(self, secret: Secret) -> None:
         """Record it before anybody else gets it."""
-        write_atomic(self._next, secret.reveal() + "\n")
+        write_atomic(self._next, secret.reveal() + self._ending)
 
     def promote(self) -> None:
         """The next one is from now on the one in use; nothing where there is none, as when it was done already."""
@@ -48,6 +50,11 @@ class RotatingSecret:
         """Forget the next one: it never came into use."""
         self._next.unlink(missing_ok=True)
         sync_folder(self._current.parent)
+
+    def forget(self) -> None:
+        """There is none any more."""
+        self._current.unlink(missing_ok=True)
+        self.drop_next()
 
 
 def _read(path: Path) -> Secret | None:

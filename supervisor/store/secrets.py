@@ -9,6 +9,7 @@ from pathlib import Path
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.store.files import write_atomic
+from supervisor.store.rotating import RotatingSecret
 
 _BYTES = 32
 
@@ -22,6 +23,11 @@ class SecretFolder:
     def path(self, name: str) -> Path:
         """Where secret `name` is kept."""
         return self._folder / name
+
+    def rotating(self, name: str) -> RotatingSecret:
+        """The same, to be changed; made on first use."""
+        self.get_or_make(name)
+        return RotatingSecret(self._folder, name)
 
     def get_or_make(self, name: str) -> Secret:
         """The secret `name`; a random one of 32 bytes, url-safe, is made on first use."""

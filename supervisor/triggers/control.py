@@ -26,6 +26,7 @@ from starlette.routing import Route
 from supervisor import __version__
 from supervisor.core.events import OverallState
 from supervisor.core.requests import DECISIONS, Canary, Outcome, Request, Result, Verb
+from supervisor.triggers.keeping import Keeping, KeepingRoutes
 from supervisor.triggers.releases import ReleaseRoutes, Releases, takes_body
 from supervisor.triggers.streams import (
     JSON_LINES,
@@ -90,10 +91,12 @@ class ControlServer:
         owner_uid: int | None = None,
         redact: Redact = lambda value: value,
         releases: Callable[[str], Releases | None] = lambda name: None,
+        keeping: Callable[[], Keeping | None] = lambda: None,
     ) -> None:
         self._path = path
         self._allowed_uids = frozenset({0, os.geteuid() if owner_uid is None else owner_uid})
-        self._api = _Api(read_status, submit, events, logs, redact, ReleaseRoutes(releases, redact).routes())
+        more = [*ReleaseRoutes(releases, redact).routes(), *KeepingRoutes(keeping, redact).routes()]
+        self._api = _Api(read_status, submit, events, logs, redact, more)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises ConfigurationError when the socket cannot be had.

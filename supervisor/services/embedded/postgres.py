@@ -20,6 +20,7 @@ from supervisor.process.account import lacking_rights
 from supervisor.process.child import Command, KillMode, RunProgram
 from supervisor.process.procfs import read_stat
 from supervisor.services.binaries import PostgresBinaries, find_postgres, system_places
+from supervisor.services.changing import probe_changing
 from supervisor.services.dump.local import LocalPrograms
 from supervisor.services.embedded.access import (
     POSTGRES_UID,
@@ -34,6 +35,7 @@ from supervisor.services.ports import LOOPBACK, PortBook
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.tenancy.session import url_for
 from supervisor.store.files import make_folder
+from supervisor.store.rotating import RotatingSecret
 from supervisor.store.secrets import SecretFolder
 
 NAME = "postgres"
@@ -77,9 +79,21 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> Secret:
         """The app's own URL: its role, its database. Makes the password on first use."""
+        return self._dsn_with(self._secrets.get_or_make(APP_SECRET))
+
+    def _dsn_with(self, password: Secret) -> Secret:
         name = quote(self._settings.stack, safe="")
-        password = quote(self._secrets.get_or_make(APP_SECRET).reveal(), safe="")
-        return Secret(f"postgresql://{name}:{password}@{LOOPBACK}:{self.port}/{name}")
+        return Secret(f"postgresql://{name}:{quote(password.reveal(), safe='')}@{LOOPBACK}:{self.port}/{name}")
+
+    @property
+    def record(self) -> RotatingSecret:
+        """The password of the stack's own role, as it is kept."""
+        return self._secrets.rotating(APP_SECRET)
+
+    @property
+    def superuser_record(self) -> RotatingSecret:
+        """The superuser's."""
+        return self._secrets.rotating(SUPERUSER_SECRET)
 
     @property
     def admin_dsn(self) -> Secret:
@@ -107,9 +121,16 @@ class EmbeddedPostgres:
             f"{str(self._secrets.path(APP_SECRET))!r} from a backup, or log in as {SUPERUSER!r} (its password is in "
             f"{str(self._secrets.path(SUPERUSER_SECRET))!r}) and change the role"
         )
-        return await probe_postgres(
-            self.dsn, limit_seconds=self._settings.watch_timeout_seconds, password_hint=hint, identify=postmaster_of
-        )
+
+        async def ask(password: Secret) -> Verdict:
+            return await probe_postgres(
+                self._dsn_with(password),
+                limit_seconds=self._settings.watch_timeout_seconds,
+                password_hint=hint,
+                identify=postmaster_of,
+            )
+
+        return await probe_changing(self.record, ask)
 
     async def prepare(self) -> Command:
         """See `Prepare`. The first time it makes the data folder (about a second); later it only checks."""

@@ -18,6 +18,7 @@ from supervisor.probe.redis import probe_redis
 from supervisor.probe.verdict import Verdict
 from supervisor.process.child import Command, KillMode
 from supervisor.services.binaries import find_redis, system_places
+from supervisor.services.changing import probe_changing
 from supervisor.services.embedded.access import (
     REDIS_UID,
     blocked_path,
@@ -29,6 +30,7 @@ from supervisor.services.embedded.access import (
 from supervisor.services.ports import LOOPBACK, PortBook
 from supervisor.services.spec import ServiceSpec
 from supervisor.store.files import make_folder, write_atomic
+from supervisor.store.rotating import RotatingSecret
 from supervisor.store.secrets import SecretFolder
 
 NAME = "redis"
@@ -72,8 +74,15 @@ class EmbeddedRedis:
     @property
     def url(self) -> Secret:
         """The app's URL. Makes the password on first use."""
-        password = quote(self._secrets.get_or_make(SECRET).reveal(), safe="")
-        return Secret(f"redis://:{password}@{LOOPBACK}:{self.port}/0")
+        return self._url_with(self._secrets.get_or_make(SECRET))
+
+    def _url_with(self, password: Secret) -> Secret:
+        return Secret(f"redis://:{quote(password.reveal(), safe='')}@{LOOPBACK}:{self.port}/0")
+
+    @property
+    def record(self) -> RotatingSecret:
+        """The password, as it is kept."""
+        return self._secrets.rotating(SECRET)
 
     def spec(self) -> ServiceSpec:
         """What the orchestrator must know of it."""
@@ -92,7 +101,12 @@ class EmbeddedRedis:
     async def probe(self) -> Verdict:
         """One probe with the app's own password."""
         hint = f"what listens on port {self.port} was started with another one: stop it, then start this again"
-        return await probe_redis(self.url, limit_seconds=self._settings.watch_timeout_seconds, password_hint=hint)
+
+        async def ask(password: Secret) -> Verdict:
+            limit = self._settings.watch_timeout_seconds
+            return await probe_redis(self._url_with(password), limit_seconds=limit, password_hint=hint)
+
+        return await probe_changing(self.record, ask)
 
     async def prepare(self) -> Command:
         """See `Prepare`; milliseconds."""
