@@ -1,4 +1,4 @@
-"""`supervisor secrets list | set | unset | get | rotate`: what is secret in this install. All but `rotate` need no daemon."""
+"""`supervisor secrets list | set | unset | get | rotate`: what is secret in this install; `rotate` asks the daemon."""
 
 from __future__ import annotations
 
@@ -162,16 +162,15 @@ def _rotate(parsed: argparse.Namespace) -> ExitCode:
 def _rotate_here(parsed: argparse.Namespace, unreachable: UnreachableError) -> ExitCode:
     """Nothing runs, so a made value may just be another; what servers know must be changed in them."""
     _, kept = _opened(parsed)
-    app, _, name = parsed.name.partition("/")
-    if name not in AppSecrets(kept.folder, app or "-").made() if app and name else True:
-        kept.value(parsed.name)  # says which there are
+    secret = kept.find(parsed.name)
+    if secret.app is None or secret.kind != "made":
         raise ConfigurationError(
             f"cannot rotate {parsed.name!r}: only what was made for an app (APP/VAR) is rotated without a running "
             f"supervisor, as nobody else knows it; {unreachable}"
         )
     lock = StateLock(kept.folder.parent / "lock")
     lock.take()
-    AppSecrets(kept.folder, app).renew(name)
+    AppSecrets(kept.folder, secret.app).renew(secret.path.name)
     print(f"rotate {parsed.name}: ok, in force from the next start")
     return ExitCode.OK
 

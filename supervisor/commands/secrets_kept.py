@@ -54,15 +54,19 @@ class Secrets:
             ) from error
         return found
 
-    def value(self, name: str) -> Secret:
-        """One value; of a login the password. Raises ConfigurationError saying which there are."""
+    def find(self, name: str) -> KeptSecret:
+        """The one in use of that name. Raises ConfigurationError saying which there are."""
         known = {secret.name: secret for secret in self.all()}
         if name not in known:
             raise ConfigurationError(
                 f"cannot find secret {name!r}: there is none{did_you_mean(name, list(known))}; "
                 f"known: {', '.join(known) or 'none yet'}"
             )
-        secret = known[name]
+        return known[name]
+
+    def value(self, name: str) -> Secret:
+        """One value; of a login the password. Raises as `find` does."""
+        secret = self.find(name)
         if secret.app is not None and secret.kind in ("made", "given"):
             kept = AppSecrets(self.folder, secret.app)
             return (kept.made() if secret.kind == "made" else kept.given())[secret.path.name]
