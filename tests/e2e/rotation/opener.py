@@ -17,12 +17,13 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 LIMIT_SECONDS = 10
 
 
-def _receive(stream: socket.SocketIO) -> tuple[bytes, bytes]:
+def _receive(stream: BinaryIO) -> tuple[bytes, bytes]:
     """One message of Postgres; raises where it is an error."""
     kind, length = struct.unpack("!cI", stream.read(5) or b"E\0\0\0\4")
     body = stream.read(length - 4) or b""
@@ -47,7 +48,7 @@ def ask_postgres(url: str) -> None:
         socket.create_connection((parts.hostname, parts.port), LIMIT_SECONDS) as server,
         server.makefile("rb") as stream,
     ):
-        user, database = unquote(parts.username), parts.path[1:]
+        user, database = unquote(parts.username or ""), parts.path[1:]
         start = struct.pack("!I", 196608) + b"".join(
             word.encode() + b"\0" for word in ("user", user, "database", unquote(database), "")
         )
@@ -58,7 +59,7 @@ def ask_postgres(url: str) -> None:
         _send(server, b"p", b"SCRAM-SHA-256\0" + struct.pack("!I", len(first)) + first)
         challenge = _receive(stream)[1][4:]
         fields = dict(part.split(b"=", 1) for part in challenge.split(b","))
-        salted = _salted(unquote(parts.password).encode(), base64.b64decode(fields[b"s"]), int(fields[b"i"]))
+        salted = _salted(unquote(parts.password or "").encode(), base64.b64decode(fields[b"s"]), int(fields[b"i"]))
         bare_end = b"c=biws,r=" + fields[b"r"]
         key = _digest(salted, b"Client Key")
         signature = _digest(hashlib.sha256(key).digest(), b",".join((bare, challenge, bare_end)))
@@ -84,7 +85,7 @@ def ask_redis(url: str, key: str) -> None:
         socket.create_connection((parts.hostname, parts.port), LIMIT_SECONDS) as server,
         server.makefile("rb") as stream,
     ):
-        for words in (("AUTH", user, unquote(parts.password)), ("INCR", key)):
+        for words in (("AUTH", user, unquote(parts.password or "")), ("INCR", key)):
             text = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
             server.sendall(text.encode())
             answer = stream.readline()
