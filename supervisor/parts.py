@@ -10,7 +10,7 @@ from supervisor.app.route import Route, RouteSpec
 from supervisor.app_environment import AppEnvironment, read_env_file
 from supervisor.app_home import AppHome
 from supervisor.app_part import AppPart
-from supervisor.app_plan import AppPlan, Surroundings, restart_policy
+from supervisor.app_plan import Surroundings, restart_policy
 from supervisor.app_variables import AppVariables
 from supervisor.catalog import Catalog
 from supervisor.core.errors import ConfigurationError, SupervisorError
@@ -180,6 +180,7 @@ class Parts:
                 excuse=self.orchestrator.trouble,
                 reaper=self.reaper,
                 ring=self.rings.ring,
+                register_secret=self.register_secret,
             ),
             home=home,
             front=front,
@@ -272,18 +273,8 @@ class Parts:
                 changed = await recover(rotating.record, rotating.lock()) is Settled.FINISH or changed
         if changed:
             self.look_up()
-            self._plan_anew()
-
-    def _plan_anew(self) -> None:
-        for part in self.apps.values():
-            part.plan_anew()
-            self.register_variables(part.plan)
-
-    def register_variables(self, plan: AppPlan) -> None:
-        """Have those of an app that are secret masked."""
-        for value in plan.variables.values.values():
-            if value.is_secret:
-                self.register_secret(value.secret)
+            for part in self.apps.values():
+                part.plan_anew()
 
     def look_up(self) -> None:
         """Use the install's passwords as they are kept now."""
@@ -308,7 +299,8 @@ class Parts:
         if self.redis is not None:
             changed = await self.redis.settle() or changed
         if changed:  # a change of a login that was cut short is finished now
-            self._plan_anew()
+            for part in self.apps.values():
+                part.plan_anew()
 
     async def _restart_service(self, name: str) -> None:
         await self.orchestrator.runner(name).restart()

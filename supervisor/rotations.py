@@ -179,7 +179,6 @@ class Rotations:
         """The app runs with what is kept now, and what ran with the old one has ended."""
         self._parts.look_up()
         plan = part.plan_in(part.plan.home)
-        self._parts.register_variables(plan)
         if part.app.is_stopped:
             part.app.spec = plan.spec
         else:

@@ -67,12 +67,12 @@ class Resolved:
 
 
 def resolve(wanted: Wanted, generate: Callable[[str], Secret]) -> Resolved:
-    """Look up all that is declared or bound. `generate` gives the app's kept random value of a name."""
+    """Look up all that is declared, set or bound. `generate` gives the app's kept random value of a name."""
     values: dict[str, Value] = {}
     missing: list[str] = []
     wrong: dict[str, str] = {}
     declared = wanted.declared
-    for name in dict.fromkeys([*declared.needed, *declared.optional, *wanted.bindings]):
+    for name in dict.fromkeys([*declared.needed, *declared.optional, *wanted.given, *wanted.bindings]):
         value = _look_up(name, wanted, generate)
         rule = declared.vars.get(name, AppVariable())
         if value is not None:
