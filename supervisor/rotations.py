@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from supervisor.app_part import AppPart
@@ -158,6 +159,7 @@ class Rotations:
             if part.app.spec is not before:
                 await self._start_again(part, "the app does not start with a login of its own")
             raise
+        await part.app.alone()
 
     async def _look_up(self) -> None:
         """Nothing that runs has it but ourselves; what is planned from now on has the new one."""
@@ -166,9 +168,18 @@ class Rotations:
             part.plan = part.plan_in(part.plan.home)
 
     async def _with_app(self, part: AppPart, record: Record, lock: Lock, new: Secret) -> None:
-        before = part.app.spec
+        before, old = part.app.spec, record.current()
+
+        async def refuse(one: Secret) -> None:
+            # Not in `adopt`: a stop that comes while the old generations finish must not take the new one back.
+            if one == old:
+                await part.app.alone()
+            await lock.refuse(one)
+
         try:
-            await rotate(record, lock, new, adopt=partial(self._adopt, part), reached=self._reached)
+            await rotate(
+                record, replace(lock, refuse=refuse), new, adopt=partial(self._adopt, part), reached=self._reached
+            )
         except SupervisorError as error:
             self._parts.look_up()
             if part.app.spec is not before:
@@ -176,7 +187,7 @@ class Rotations:
             raise
 
     async def _adopt(self, part: AppPart) -> None:
-        """The app runs with what is kept now, and what ran with the old one has ended."""
+        """New requests go to a generation that runs with what is kept now."""
         self._parts.look_up()
         plan = part.plan_in(part.plan.home)
         if part.app.is_stopped:
@@ -184,7 +195,6 @@ class Rotations:
         else:
             await part.app.reload(plan.spec)
         part.plan = plan
-        await part.app.alone()
 
     async def _start_again(self, part: AppPart, why: str) -> None:
         """One came after the other, and the new one does not serve: the one before is started again."""

@@ -108,7 +108,9 @@ class DatabasePlaces:
 
     def use(self, *, admin: Secret, install: Secret) -> None:
         """These are the URLs from now on."""
-        self.tenancy, self.admin, self._install = PostgresTenancy(admin), admin, install
+        self._install = install
+        if admin != self.admin:
+            self.tenancy, self.admin = PostgresTenancy(admin), admin
 
     def wish(self) -> Wish:
         """What the database should hold, with the logins as they are kept now."""
@@ -170,7 +172,8 @@ class RedisPlaces:
 
     def use(self, admin: Secret) -> None:
         """This is the URL from now on."""
-        self.tenancy, self.admin = RedisTenancy(admin), admin
+        if admin != self.admin:
+            self.tenancy, self.admin = RedisTenancy(admin), admin
 
     def wish(self) -> RedisWish:
         """Every user there should be."""

@@ -195,10 +195,12 @@ def test_every_exit_code_is_in_the_guide() -> None:
 
 def routes() -> list[re.Pattern[str]]:
     """The paths of the control API, as patterns."""
-    texts = [(REPOSITORY / "supervisor/triggers" / name).read_text() for name in ("control.py", "releases.py")]
+    texts = [
+        (REPOSITORY / "supervisor/triggers" / name).read_text() for name in ("control.py", "keeping.py", "releases.py")
+    ]
     nodes = [node for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
     paths = {node.value for node in nodes if isinstance(node.value, str)}
-    return [re.compile(re.sub(r"\{\w+\}", r"[\\w-]+", path)) for path in paths if path.startswith("/v1/")]
+    return [re.compile(re.sub(r"\{\w+(:path)?\}", r"[\\w-]+", path)) for path in paths if path.startswith("/v1/")]
 
 
 def test_every_path_of_the_control_api_that_is_shown_exists() -> None:

@@ -21,7 +21,7 @@ _TOP = 'mode = "embedded"\nservices = "postgres,redis"\nbake_seconds = 0.2\nstac
 class Stack:
     """`api` is what is rotated; `other` only lives beside it. With `alone` there is one app, without tables."""
 
-    def __init__(self, make: Make, folder: Path, *, alone: bool = False) -> None:
+    def __init__(self, make: Make, folder: Path, *, alone: bool = False, overlap: bool = True) -> None:
         self.app_dir = folder / "api"
         self.app_dir.mkdir()
         self.app_dir.chmod(0o755)
@@ -32,6 +32,7 @@ class Stack:
         self.name = "app" if alone else "api"
         config = folder / "supervisor.toml"
         app = f'command = "{sys.executable} -S app.py"\nport = {self.port}\nmigrate_dir = "migrations"\n'
+        app += "" if overlap else "overlap = false\n"
         config.write_text(self._alone(app) if alone else self._several(app))
         self.supervisor: Supervisor = make(environ={"SUPERVISOR_CONFIG": str(config)}, port=self.port)
 

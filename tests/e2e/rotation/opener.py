@@ -16,6 +16,7 @@ import secrets
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -102,6 +103,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Both, and what it has."""
         status, text = 200, f"generation {os.environ['SUPERVISOR_GENERATION']}"
+        if self.path == "/slow":
+            Path("slow").touch()
+            time.sleep(LIMIT_SECONDS)
         if self.path == "/":
             try:
                 ask_postgres(os.environ["DATABASE_URL"])
@@ -130,5 +134,8 @@ if Path("leak").exists():
     print(os.environ["DATABASE_URL"], os.environ["REDIS_URL"], os.environ.get("SESSION_SECRET"), flush=True)
 if Path("crash").exists():
     print("cannot work: crash was asked for", flush=True)
+    sys.exit(3)
+if Path("only").exists() and Path("only").read_text() != os.environ["DATABASE_URL"]:
+    print("cannot work: that is another database", flush=True)
     sys.exit(3)
 Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()

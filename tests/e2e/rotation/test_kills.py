@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from supervisor.services.tenancy.credential import Credential
 from supervisor.services.tenancy.rotation import Step
+from supervisor.store.app_secrets import AppSecrets
 from tests.e2e.rotation.conftest import HERE, Stack, Started
 from tests.e2e.rotation.test_rotation import postgres_takes, redis_takes
 
@@ -59,6 +61,16 @@ def one_of_two(changed: bool, before: dict[str, str], now: dict[str, str]) -> No
 @pytest.mark.parametrize(("name", "step"), SHORT)
 def test_kill_9_at_a_step_is_recovered_from(stack: Started, name: str, step: Step) -> None:
     kill_at(stack(), name, step)
+
+
+def test_kill_9_before_the_one_app_has_its_own_login_is_recovered_from(stack: Started) -> None:
+    """What was done by then is the record of the login; nothing of it is in the server yet."""
+    made = stack(alone=True)
+    record = AppSecrets(made.supervisor.state / "secrets", "app").login("database")
+    record.put_current(Credential.make().text())
+    made.supervisor.boot()
+    assert made.serves()
+    assert "//rot_app_a:" in made.environ()["DATABASE_URL"]
 
 
 @pytest.mark.soak

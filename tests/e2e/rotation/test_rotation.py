@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from supervisor.core.secret import Secret
 from supervisor.services.tenancy import redis, session
-from tests.e2e.harness import request
+from tests.e2e.harness import request, wait_until
 from tests.e2e.rotation.conftest import Stack, Started
 from tests.load.plan import Plan
 from tests.load.process import Load
@@ -127,6 +129,41 @@ def test_one_app_alone_gets_a_login_of_its_own_before_the_role_s_password_is_cha
     assert made.serves()
 
 
+def test_app_that_is_stopped_by_hand_stays_so_and_gets_the_new_one_later(stack: Started) -> None:
+    made = stack()
+    made.supervisor.boot()
+    before = made.environ()["DATABASE_URL"]
+    assert made.supervisor.cli("stop", "api").returncode == 0
+    rotated(made, "api/database")
+    assert {row["app"]: row["state"] for row in made.supervisor.status()["apps"]}["api"] == "stopped"
+    assert made.supervisor.cli("start", "api").returncode == 0
+    assert made.serves()
+    assert (made.environ()["DATABASE_URL"] != before, postgres_takes(before)) == (True, False)
+
+
+def test_stop_in_the_middle_keeps_what_the_app_runs_with(stack: Started) -> None:
+    made = stack()
+    supervisor = made.supervisor.boot()
+    with socket.create_connection(("127.0.0.1", made.port), 10) as slow:
+        slow.sendall(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")  # keeps the old generation from being drained
+        wait_until("the app has the request", (made.app_dir / "slow").exists)
+        with subprocess.Popen(
+            [sys.executable, "-m", "supervisor", "secrets", "rotate", "api/database"],
+            env=supervisor.env(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as rotation:
+            supervisor.wait_event("app.generation", app="api", generation=1, state="draining")
+            new = made.environ()["DATABASE_URL"]
+            assert made.serves()
+            assert supervisor.stop() == 0
+            rotation.wait(30)
+    assert made.left_pending() == []
+    supervisor.boot()
+    assert made.serves()
+    assert made.environ()["DATABASE_URL"] == new
+
+
 def test_app_that_does_not_start_with_the_new_one_keeps_the_old_one(stack: Started) -> None:
     made = stack()
     made.supervisor.boot()
@@ -143,6 +180,17 @@ def test_app_that_does_not_start_with_the_new_one_keeps_the_old_one(stack: Start
     (made.app_dir / "crash").unlink()
     rotated(made, *names)
     assert not postgres_takes(environ["DATABASE_URL"])
+
+
+def test_app_that_is_stopped_first_is_started_with_the_old_one_again(stack: Started) -> None:
+    made = stack(overlap=False)
+    made.supervisor.boot()
+    before = made.environ()["DATABASE_URL"]
+    (made.app_dir / "only").write_text(before)
+    failed = made.supervisor.cli("secrets", "rotate", "api/database")
+    assert (failed.returncode, "rolled_back" in failed.stderr) == (1, True), failed.stderr
+    assert made.serves()
+    assert made.environ()["DATABASE_URL"] == before
 
 
 def test_what_cannot_be_rotated_is_told_why(stack: Started) -> None:
