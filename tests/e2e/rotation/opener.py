@@ -106,7 +106,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/slow":
             Path("slow").touch()
             time.sleep(LIMIT_SECONDS)
-        if self.path == "/":
+        if self.path == "/late":
+            Path("late").touch()
+            deadline = time.monotonic() + 6 * LIMIT_SECONDS
+            while not Path("go").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        if self.path in ("/", "/late"):
             try:
                 ask_postgres(os.environ["DATABASE_URL"])
                 ask_redis(os.environ["REDIS_URL"], f"{PREFIX}count")
