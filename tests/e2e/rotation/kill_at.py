@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 from supervisor import rotations
@@ -15,14 +16,12 @@ from supervisor.services.tenancy.rotation import Step
 def kill_at(last: Step) -> None:
     """At the first time that it is reached."""
 
-    class Killed(rotations.Rotations):
-        def _reached(self, step: Step) -> None:
-            if step is last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            super()._reached(step)
+    def reached(step: Step) -> None:
+        if step is last:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     module: Any = rotations
-    module.Rotations = Killed
+    module.Rotations = partial(rotations.Rotations, reached=reached)
 
 
 if __name__ == "__main__":
