@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,8 @@ class Rotating:
 
     record: RotatingSecret
     lock: Callable[[], Lock]
+    close: Callable[[], Awaitable[None]] | None = None
+    """At a start: has a server that outlived us take no other, as a kill may have left it."""
 
 
 @dataclass

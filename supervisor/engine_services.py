@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from supervisor.built_in import BuiltIn, Web
+from supervisor.built_in import BuiltIn, Rotating, Web
 from supervisor.core.errors import SupervisorError, UnreachableError
 from supervisor.core.events import Publish
 from supervisor.core.mode import Where
@@ -30,6 +30,7 @@ from supervisor.services.swarm.driver import SwarmDriver, Wish
 from supervisor.services.swarm.postgres import EnginePostgres
 from supervisor.services.swarm.reconcile import Create, Keep, Plan, Update
 from supervisor.services.swarm.redis import EngineRedis
+from supervisor.services.tenancy.rotation import Lock
 from supervisor.state import State
 
 _LOOPBACK = "127.0.0.1"
@@ -69,7 +70,8 @@ class EngineServices:
             publish=publish,
             on_failure=on_failure,
         )
-        self.made = BuiltIn()
+        self._look_ups: list[Callable[[], None]] = []
+        self.made = BuiltIn(look_up=self._look_up)
         if self.stack.dockerd is not None:
             self.made.add(self.stack.dockerd_spec(), self.stack.dockerd)
         self._reaches = {name: self._reach_of(name) for name in ("postgres", "redis") if name in placement.services}
@@ -120,8 +122,9 @@ class EngineServices:
         )
         spec = postgres.spec(deadline_factor=self._deadline_factor, requires=self.stack.required)
         self._postgres = self._add(spec, self._swarm_driver(postgres.service, postgres.wish))
-        self.made.database_url = postgres.dsn
-        self.made.admin_url = postgres.dsn  # what the image makes is a superuser
+        self._look_ups.append(partial(self._look_up_postgres, postgres))
+        self._look_up_postgres(postgres)
+        self.made.rotating["postgres"] = Rotating(postgres.first.record, partial(self._postgres_lock, postgres))
         self.made.dump_programs = lambda _: postgres.dump_programs(
             self.stack.engine,
             lambda: self._postgres.container,
@@ -143,8 +146,34 @@ class EngineServices:
         )
         spec = redis.spec(deadline_factor=self._deadline_factor, requires=self.stack.required)
         self._add(spec, self._swarm_driver(redis.service, redis.wish))
-        self.made.redis_url = redis.url
+        self._look_ups.append(partial(self._look_up_redis, redis))
+        self._look_up_redis(redis)
         self.made.secrets.append(redis.url)
+        self.made.rotating["redis"] = Rotating(
+            redis.first.record, partial(self._redis_lock, redis), close=redis.close_others
+        )
+
+    def _look_up(self) -> None:
+        for look_up in self._look_ups:
+            look_up()
+
+    def _look_up_postgres(self, postgres: EnginePostgres) -> None:
+        self.made.database_url = self.made.admin_url = postgres.dsn  # what the image makes is a superuser
+
+    def _look_up_redis(self, redis: EngineRedis) -> None:
+        self.made.redis_url = redis.url
+
+    def _postgres_lock(self, postgres: EnginePostgres) -> Lock:
+        from supervisor.services.tenancy.locks import role_lock
+
+        return postgres.first.lock(role_lock(lambda: postgres.dsn, self._settings.stack))
+
+    @staticmethod
+    def _redis_lock(redis: EngineRedis) -> Lock:
+        from supervisor.services.tenancy.locks import redis_lock
+        from supervisor.services.tenancy.redis import RedisTenancy
+
+        return redis.first.lock(redis_lock(RedisTenancy(redis.url), redis.url, "default"))
 
     @property
     def _deadline_factor(self) -> float:

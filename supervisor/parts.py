@@ -271,6 +271,8 @@ class Parts:
         for rotating in self.catalog.rotating.values():
             if rotating.record.next() is not None:
                 changed = await recover(rotating.record, rotating.lock()) is Settled.FINISH or changed
+            if rotating.close is not None:
+                await rotating.close()
         if changed:
             self.look_up()
             for part in self.apps.values():

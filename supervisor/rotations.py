@@ -134,11 +134,6 @@ class Rotations:
     def _why_not(self, name: str) -> str:
         if name not in INSTALL:
             return f"no such secret{did_you_mean(name, INSTALL)}; see `supervisor secrets list`"
-        if self._parts.stack is not None:
-            return (
-                "it is part of what the engine was given to make the service, which would be made anew; rotate the "
-                "apps' own logins (APP/database, APP/redis) instead"
-            )
         return "no such service runs here; what DATABASE_URL or REDIS_URL give us is changed where it was made"
 
     async def _own_login(self, part: AppPart) -> None:

@@ -14,6 +14,7 @@ from supervisor.services.dump.container import ContainerPrograms, DumpEngine
 from supervisor.services.spec import ServiceSpec
 from supervisor.services.swarm import roles
 from supervisor.services.swarm.data import Hands, Reach, data_spec, unnamed
+from supervisor.services.swarm.first import FirstPassword
 from supervisor.services.swarm.spec import ServiceBody, service_body
 from supervisor.store.secrets import SecretFolder
 
@@ -49,9 +50,17 @@ class EnginePostgres:
     @property
     def dsn(self) -> Secret:
         """The app's own URL: its role, its database. Makes the password on first use."""
+        return self._dsn_with(self._password)
+
+    def _dsn_with(self, password: Secret) -> Secret:
         name = quote(self._settings.stack, safe="")
-        password = quote(self._password.reveal(), safe="")
-        return Secret(f"postgresql://{name}:{password}@{self._reach.host}:{self._reach.port}/{name}")
+        word = quote(password.reveal(), safe="")
+        return Secret(f"postgresql://{name}:{word}@{self._reach.host}:{self._reach.port}/{name}")
+
+    @property
+    def first(self) -> FirstPassword:
+        """Its password, to be changed."""
+        return FirstPassword(self._secrets, SECRET)
 
     @property
     def _password(self) -> Secret:
@@ -87,7 +96,7 @@ class EnginePostgres:
         image = await hands.images.find(NAME, hands.memory.image_wanted(NAME, self._settings.postgres_image))
         self._image_major = roles.image_major(image.env, image.tag)
         roles.check_major(self._image_major, hands.memory.postgres_major)
-        secret = await hands.keep_secret(NAME, roles.POSTGRES_SECRET_FILE, self._password.reveal().encode())
+        secret = await hands.keep_secret(NAME, roles.POSTGRES_SECRET_FILE, self.first.given().reveal().encode())
         service = roles.postgres_service(
             owner=hands.owner(),
             place=place,
@@ -116,7 +125,19 @@ class EnginePostgres:
             f"{str(self._secrets.path(SECRET))!r}, or was made for another SUPERVISOR_STACK: bring that file back from "
             f"a backup, or have the password of role {stack!r} set anew with SUPERVISOR_ADOPT=1"
         )
-        verdict = await probe_postgres(self.dsn, limit_seconds=self._settings.watch_timeout_seconds, password_hint=hint)
+
+        async def ask(password: Secret) -> Verdict:
+            limit = self._settings.watch_timeout_seconds
+            return await probe_postgres(self._dsn_with(password), limit_seconds=limit, password_hint=hint)
+
+        try:
+            verdict = await self.first.probe(ask, self._tell)
+        except SupervisorError as error:
+            return waiting(str(error))
         if verdict.good and self._image_major:
             memory.keep_postgres_major(self._image_major)
         return verdict
+
+    async def _tell(self, _: Secret, current: Secret) -> None:
+        """The volume was made anew, with the password of the service."""
+        await self._set_password(current)

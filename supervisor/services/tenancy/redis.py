@@ -76,6 +76,11 @@ class RedisTenancy:
         async with _opened(self._admin, self._limit_seconds, f"set a password of user {user!r} in Redis") as client:
             await _ask(client, "ACL", "SETUSER", user, f"#{password_hash(password)}")
 
+    async def set_only_password(self, user: str, password: Secret) -> None:
+        """Let `user` in with this one and no other; sessions that are open live on."""
+        async with _opened(self._admin, self._limit_seconds, f"set the password of user {user!r} in Redis") as client:
+            await _ask(client, "ACL", "SETUSER", user, "resetpass", f"#{password_hash(password)}")
+
     async def drop_password(self, user: str, password: Secret) -> None:
         """Let nobody in as `user` with this one any more; sessions that are open live on."""
         async with _opened(self._admin, self._limit_seconds, f"drop a password of user {user!r} in Redis") as client:
