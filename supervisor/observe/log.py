@@ -55,6 +55,7 @@ TEXTS: Mapping[type[Event], str] = {
     events.RouteChanged: "app route",
     events.ReloadRequested: "reload requested",
     events.ReloadFinished: "reload finished",
+    events.SecretRotated: "secret rotated",
     events.MigrationsFinished: "migrations finished",
     events.HookFinished: "hook finished",
     events.ReleaseActive: "app runs from",
@@ -86,7 +87,7 @@ class Record:
 
 def level_of(event: Event) -> str:
     """How grave an event is: its class's level, raised by a bad state or result."""
-    if isinstance(event, events.ReloadFinished) and event.result != "ok":
+    if isinstance(event, events.ReloadFinished | events.SecretRotated) and event.result != "ok":
         return "error"
     if isinstance(event, events.HookFinished) and not event.ok:
         return "warning"

@@ -85,8 +85,12 @@ def test_what_is_required_and_has_no_value_is_missing() -> None:
     assert resolved.missing == ("A", "REDIS_URL", "C")
 
 
-def test_only_declared_and_bound_names_are_looked_up() -> None:
-    assert found(wanted(external={"OTHER": "1"}, given={"MORE": Secret("2")})).values == {}
+def test_names_that_are_declared_bound_or_set_for_the_app_are_looked_up_and_no_others() -> None:
+    resolved = found(wanted(external={"OTHER": "1", "BOTH": "3"}, given={"MORE": Secret("2"), "BOTH": Secret("4")}))
+    assert {name: value_of(resolved, name) for name in resolved.values} == {
+        "MORE": ("2", Origin.GIVEN),
+        "BOTH": ("3", Origin.EXTERNAL),
+    }
 
 
 @pytest.mark.parametrize(
