@@ -80,7 +80,6 @@ class Surroundings:
     excuse: Excuse
     reaper: Reaper
     ring: Callable[[str], Ring]
-    register_secret: Callable[[Secret], None] = lambda _: None
     """Has it masked from then on."""
 
     def readiness_by(self, app: str, way: str, identity: Identity | None) -> Callable[[int], Readiness]:
@@ -107,7 +106,6 @@ class AppPlan:
         self._migration_url = around.migration_url(name)
         self._apart = "" if alone else name.replace("-", "_")
         self.variables = around.variables.of(name, loaded)
-        self._register()
         self.environment = AppEnvironment(
             self._said,
             around.variables.given(name, loaded),
@@ -127,12 +125,6 @@ class AppPlan:
             )
         self.spec = self._spec(name)
         self.migrations = self._migrations()
-
-    def _register(self) -> None:
-        """Before anything can print it: a reload may bring what was not known at the start."""
-        made = [value.secret for value in self.variables.values.values() if value.is_secret]
-        for secret in (*self.loaded.fetched.values(), *self.loaded.env_files.values(), *made):
-            self._around.register_secret(secret)
 
     def check_variables(self) -> None:
         """Raises ConfigurationError where some that it needs are missing or wrong."""

@@ -180,7 +180,6 @@ class Parts:
                 excuse=self.orchestrator.trouble,
                 reaper=self.reaper,
                 ring=self.rings.ring,
-                register_secret=self.register_secret,
             ),
             home=home,
             front=front,

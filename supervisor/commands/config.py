@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from supervisor.commands.arguments import Arguments
 from supervisor.commands.config_example import NAME, example
 from supervisor.commands.config_values import Row, as_document, rows, tables, text_of
 from supervisor.commands.load_settings import load
@@ -21,19 +22,10 @@ from supervisor.store.files import write_atomic
 _GUIDE = Path("CONTAINERIZATION.md")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Exits with 64 on a usage error, not with argparse's 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(int(ExitCode.USAGE))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of `config`; what it does not know are options of `run`, which are settings too."""
-    made = _Parser(prog="supervisor config", description="What the settings are.", allow_abbrev=False)
-    verbs = made.add_subparsers(dest="verb", required=True, parser_class=_Parser)
+    made = Arguments(prog="supervisor config", description="What the settings are.", allow_abbrev=False)
+    verbs = made.add_subparsers(dest="verb", required=True, parser_class=Arguments)
     more = "Takes the options of `supervisor run` too, to see them at work."
     show = verbs.add_parser("show", help="each value, secrets masked", epilog=more, allow_abbrev=False)
     show.add_argument("--origin", action="store_true", help="and where each came from")

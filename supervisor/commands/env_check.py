@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import anyio
 
 from supervisor.app_variables import AppVariables, declared
+from supervisor.commands.arguments import Arguments
 from supervisor.commands.load_settings import load
 from supervisor.commands.run import arguments_of
 from supervisor.core.errors import ExitCode, SupervisorError
@@ -36,15 +37,6 @@ _TOLD = frozenset({"HOST", "HOSTNAME"})
 _URLS = {"postgres": "postgresql://{0}:" + "-" * 43 + "@127.0.0.1:5432/{0}", "redis": "redis://{0}:-@127.0.0.1:6379/0"}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Exits with 64 on a usage error, not with argparse's 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(int(ExitCode.USAGE))
-
-
 @dataclass(frozen=True)
 class Compared:
     """What an app reads beside what it declares. `why`: where not all of it was seen; empty where it was."""
@@ -56,7 +48,7 @@ class Compared:
 
 def parser() -> argparse.ArgumentParser:
     """The command line; what it does not know are options of `run`."""
-    made = _Parser(
+    made = Arguments(
         prog="supervisor env check",
         description="Which variables each app would get, and from where.",
         epilog="Takes the options of `supervisor run` too, such as --config. Exits with 0; 78 where variables are "

@@ -9,10 +9,11 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import anyio
 
+from supervisor.commands.arguments import Arguments
 from supervisor.core.errors import ExitCode, SupervisorError
 from supervisor.detect.detect import detect
 from supervisor.detect.launch import Order
@@ -27,18 +28,9 @@ _MIN_SECRET_LENGTH = 32
 _SHOWN_PLACES, _SHOWN_LIBRARIES = 3, 12
 
 
-class _Parser(argparse.ArgumentParser):
-    """Exits with 64 on a usage error, not with argparse's 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"{_PROGRAM}: {message}; see {_PROGRAM} --help", file=sys.stderr)
-        raise SystemExit(int(ExitCode.USAGE))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = _Parser(
+    made = Arguments(
         prog=_PROGRAM,
         description="Run ENTRY, apart from the system, and say which environment variables the app reads. Without "
         "ENTRY: which mode a run would choose here.",

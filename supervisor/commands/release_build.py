@@ -9,10 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import anyio
 
+from supervisor.commands.arguments import Arguments
 from supervisor.core.errors import ExitCode, SupervisorError
 from supervisor.process.child import Command
 from supervisor.process.output import Ring
@@ -62,18 +63,9 @@ _SWITCHES = {
 _RUNTIME = "platform.runtime"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Exits with 64 on a usage error, not with argparse's 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"{_PROGRAM}: {message}; see {_PROGRAM} --help", file=sys.stderr)
-        raise SystemExit(int(ExitCode.USAGE))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = _Parser(
+    made = Arguments(
         prog=_PROGRAM,
         description="Make a release of the app in DIR: an archive, its manifest, and a script that deploys it.",
         epilog=f"What a release says of its app can stand in DIR/{release_options.FILE} too, below [release]; the "

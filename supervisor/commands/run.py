@@ -6,24 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from supervisor.commands.arguments import Arguments
 from supervisor.core.errors import ExitCode, SupervisorError
 from supervisor.core.settings import OPTIONS, TABLES, Settings, did_you_mean
 
 
-class _Parser(argparse.ArgumentParser):
-    """Exits with 64 on a usage error, not with argparse's 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"supervisor run: {message}; see supervisor run --help", file=sys.stderr)
-        raise SystemExit(int(ExitCode.USAGE))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of `run`."""
-    made = _Parser(
+    made = Arguments(
         prog="supervisor run",
         description="Bring the stack up and keep it up, as PID 1 or as a plain process.",
         epilog="Every setting is also a variable SUPERVISOR_X and a key of supervisor.toml; see CONTAINERIZATION.md.",

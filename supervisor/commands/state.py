@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from supervisor.commands.arguments import Arguments
 from supervisor.commands.load_settings import load
 from supervisor.commands.state_export import export_state
 from supervisor.commands.state_import import import_state
@@ -21,15 +22,12 @@ _PASSPHRASE = f"file with the passphrase; default: the one in {VARIABLE}, else i
 _UNKNOWN = "unrecognized arguments"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Exits with 64 on a usage error, not with argparse's 2."""
+class _Parser(Arguments):
+    """Quotes nothing that may be a passphrase."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        if message.startswith(_UNKNOWN):  # what follows may be a passphrase
-            message = f"{_UNKNOWN}; a passphrase is given in a file"
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(int(ExitCode.USAGE))
+        unknown = message.startswith(_UNKNOWN)  # what follows may be a passphrase
+        super().error(f"{_UNKNOWN}; a passphrase is given in a file" if unknown else message)
 
 
 def parser() -> argparse.ArgumentParser:

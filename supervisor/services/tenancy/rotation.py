@@ -6,8 +6,8 @@
 | OPENED   | the server takes the new one (beside the old, or alone) | the new one is good: promoted, the old closed   |
 | PROVED   | a login with it has succeeded                           | the same                                        |
 | PROMOTED | NAME is the new one, NAME.next gone                     | the app starts with it, the old one is closed   |
-| ADOPTED  | the app runs with it, its old generation has ended      | the same                                        |
-| CLOSED   | the server refuses the old one                          | nothing is left to do                           |
+| ADOPTED  | the app runs with it                                    | the same                                        |
+| CLOSED   | old generations have ended, the server refuses the old  | nothing is left to do                           |
 """
 
 from __future__ import annotations
