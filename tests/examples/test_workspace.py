@@ -234,11 +234,10 @@ def test_missing_variables_of_two_apps_are_told_at_once_before_anything_starts()
         told = (
             "cannot start the apps: variables that they need are missing or wrong\n"
             "  - app 'auth': INVITE_CODE is missing\n"
-            "  - app 'admin-auth': ADMIN_PASSWORD is missing\n"
             "  - app 'admin-auth': ADMIN_EMAIL is not an e-mail address\n"
             "  set them (each value is asked for), or give them in the container's environment, then start again:\n"
             "    supervisor secrets set auth INVITE_CODE\n"
-            "    supervisor secrets set admin-auth ADMIN_PASSWORD ADMIN_EMAIL"
+            "    supervisor secrets set admin-auth ADMIN_EMAIL"
         )
         assert told in supervisor.log() or json.dumps(told)[1:-1] in supervisor.log()
         assert supervisor.events("service.state") == supervisor.events("app.generation") == []
