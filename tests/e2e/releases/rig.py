@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tests.e2e.harness import REPO, request
+from tests.e2e.harness import REPO, request, wait_until
 from tests.e2e.reload.rig import PROGRAM, App
 
 
@@ -37,12 +39,31 @@ def serves(app: App) -> str:
 
 
 def unpacker(app: App) -> int | None:
-    """The process that unpacks, once it is there."""
+    """The process that unpacks, once it is there; it may still wait for the archive to be received."""
     for word in Path(f"/proc/{app.supervisor.own_pid}/task/{app.supervisor.own_pid}/children").read_text().split():
         with suppress(OSError):
             if b"supervisor.releases.unpack.child" in Path(f"/proc/{word}/cmdline").read_bytes():
                 return int(word)
     return None
+
+
+def stopped_unpacker(app: App) -> int:
+    """The same, stopped where it has just been told what to unpack: all before that is done."""
+    child: int = wait_until("the unpacking process is there", lambda: unpacker(app))
+    os.kill(child, signal.SIGSTOP)
+    wait_until("it is told what to unpack", lambda: _is_told(child))
+    return child
+
+
+def _is_told(child: int) -> bool:
+    """The job comes by its standard input, which is closed behind it."""
+    descriptor = os.open(f"/proc/{child}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(descriptor)
 
 
 class ReleasedApp(App):

@@ -14,7 +14,7 @@ from typing import Any
 
 from supervisor.releases.reserve import RESERVE_BYTES
 from tests.e2e.harness import wait_until
-from tests.e2e.releases.rig import ReleasedApp, serves, unpacker
+from tests.e2e.releases.rig import ReleasedApp, serves, stopped_unpacker
 from tests.e2e.releases.volumes import MIB, fill, fill_inodes, remount, volume
 from tests.e2e.reload.rig import BothLoads, failures
 
@@ -86,8 +86,7 @@ def test_volume_without_inodes_says_how_many_are_needed_and_takes_the_release_on
             few = app.apply(archive)
             remount(place, "nr_inodes=2000")
             with app.running("release", "apply", str(archive), "--json") as process:
-                child = wait_until("it is unpacked", lambda: unpacker(app))
-                os.kill(child, signal.SIGSTOP)
+                child = stopped_unpacker(app)
                 folder = fill_inodes(place)
                 os.kill(child, signal.SIGCONT)
                 none = refused(process)
@@ -108,8 +107,7 @@ def test_disk_that_fills_while_it_is_unpacked_or_made_active_leaves_what_served(
         first, second = heavy(app, 16), heavy(app, 1, boot_seconds=1)
         with BothLoads(app) as load:
             with app.running("release", "apply", str(first), "--json") as process:
-                child = wait_until("it is unpacked", lambda: unpacker(app))
-                os.kill(child, signal.SIGSTOP)
+                child = stopped_unpacker(app)
                 filler = fill(place)
                 os.kill(child, signal.SIGCONT)
                 unpacked = refused(process)
