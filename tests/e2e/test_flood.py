@@ -119,3 +119,16 @@ def test_flooding_app_costs_little_memory_and_keeps_nobody_waiting(app: Supervis
     assert sum(event["count"] for event in said) <= row["lines"]
     assert "the last words of" in app.output("app")
     assert "log lines dropped: app printed faster than" in app.cli("logs", "app", "-n", "5000").stdout
+
+
+def test_log_files_hold_each_source_within_their_bounds(app: Supervisor) -> None:
+    where = app.folder / "logs"
+    app.environ |= {"SUPERVISOR_LOG_DIR": str(where), "SUPERVISOR_LOG_MAX_MIB": "1", "SUPERVISOR_LOG_KEEP": "2"}
+    app.boot()
+    request(app.port, "/flood/lines/1")
+    wait_until("the flood is over", lambda: floods(app.folder.parent / "app"), limit=20)
+    app.stop()
+    assert {"app.log", "supervisor.log"} <= {path.name for path in where.iterdir()}
+    assert all(path.stat().st_size <= 1024 * 1024 for path in where.iterdir())
+    lines = [json.loads(line) for line in (where / "app.log").read_text().splitlines()]
+    assert {line["source"] for line in lines} == {"app"}
