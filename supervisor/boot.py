@@ -92,7 +92,7 @@ class Boot:
             names = [name for name in self._parts.orchestrator.names if name not in beside and name not in done]
             await self._wait_services("services", names)
             await self._parts.settle_passwords()
-            if self._parts.has_places:
+            if self._parts.places.exist:
                 async with phase(self._publish, "places"):
                     await self._parts.settle_places()
             await self._apps.run()

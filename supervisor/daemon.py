@@ -38,11 +38,12 @@ from supervisor.observe.logfiles.rotation import Keeping
 from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
 from supervisor.open_log import open_log
-from supervisor.parts import Parts, Rings
+from supervisor.parts import Parts
 from supervisor.placement import Placement, find_placement
 from supervisor.process.meter import Rate
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
+from supervisor.rings import Rings
 from supervisor.rollout.app_releases import AppReleases
 from supervisor.rollout.desk import ReleaseDesk
 from supervisor.rollout.inbox import Inbox
@@ -316,9 +317,9 @@ class Daemon:
                 await group.start(trigger.run)
             group.start_soon(self._boot.after)
             group.start_soon(self._boot.watch_routes)
-            if self._parts.redis is not None:
-                self._bus.subscribe(self._parts.redis.observe)
-                group.start_soon(self._parts.redis.keep)
+            if self._parts.places.redis is not None:
+                self._bus.subscribe(self._parts.places.redis.observe)
+                group.start_soon(self._parts.places.redis.keep)
             for name, releases in self._releases.items():
                 group.start_soon(releases.watch)
                 group.start_soon(Inbox(releases.layout.incoming, self._desks[name], self._publish).run)

@@ -42,9 +42,9 @@ class Keeper:
         lines: list[str] = []
 
         async def work() -> None:
-            if (places := self._parts.databases) is not None:
+            if (places := self._parts.places.databases) is not None:
                 lines.extend(describe(await places.tenancy.ensure(places.wish(), hand_over=hand_over, confirm=confirm)))
-            if (redis := self._parts.redis) is not None:
+            if (redis := self._parts.places.redis) is not None:
                 lines.extend(await redis.tenancy.ensure(redis.wish()))
 
         self._require_places()
@@ -59,16 +59,16 @@ class Keeper:
 
         self._require_places()
         apps: set[str] = set()
-        if (places := self._parts.databases) is not None:
+        if (places := self._parts.places.databases) is not None:
             await verify_postgres(places.admin, places.wish())
             apps |= {tenant.app for tenant in places.wish().tenants}
-        if (redis := self._parts.redis) is not None:
+        if (redis := self._parts.places.redis) is not None:
             await verify_redis(redis.admin, redis.wish())
             apps |= {keys.app for keys in redis.wish().apps}
         return {"lines": [f"app {app!r} may do what is declared, and no more" for app in sorted(apps)]}
 
     def _require_places(self) -> None:
-        if not self._parts.has_places:
+        if not self._parts.places.exist:
             raise RejectedError(
                 "cannot see to the apps' places: there are none, as one app alone has everything, and what is external "
                 "is shared as it is; declare [apps.NAME] tables in supervisor.toml"
@@ -76,6 +76,6 @@ class Keeper:
 
     def _databases(self) -> DatabasePlaces:
         self._require_places()
-        if self._parts.databases is None:
+        if self._parts.places.databases is None:
             raise RejectedError("cannot plan the apps' places in Postgres: no Postgres of ours runs here")
-        return self._parts.databases
+        return self._parts.places.databases

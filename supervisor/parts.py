@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from supervisor.app.front.model import Front
 from supervisor.app.route import Route, RouteSpec
@@ -14,78 +13,24 @@ from supervisor.app_plan import Surroundings, restart_policy
 from supervisor.app_variables import AppVariables
 from supervisor.catalog import Catalog
 from supervisor.core.errors import ConfigurationError, SupervisorError
-from supervisor.core.events import Notice, Publish
+from supervisor.core.events import Publish
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Loaded
 from supervisor.environment.resolve import complaint
 from supervisor.fronts import Fronts
 from supervisor.placement import Placement
-from supervisor.process.framer import KeepWhole
-from supervisor.process.meter import Rate
-from supervisor.process.output import OnDropped, OnLine, Ring
+from supervisor.places import Places
 from supervisor.process.reaper import Reaper
+from supervisor.rings import Rings
 from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.services.runner import Watching
-from supervisor.services.tenancy.rotation import Settled, recover
 from supervisor.services.traefik_files import ANY_HOST, routed_host
 from supervisor.state import State
 from supervisor.store.app_secrets import AppSecrets
 from supervisor.store.given_files import GivenFiles
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from supervisor.services.tenancy.tenant import Tenant
-    from supervisor.tenants import DatabasePlaces, RedisPlaces
-
 OnEnd = Callable[[str, SupervisorError | None], None]
 """Told an app's name when it ended for good and is not held; without an error it ended in order."""
-
-
-class Rings:
-    """The output ring of every source, made on first use."""
-
-    def __init__(
-        self,
-        on_line: OnLine,
-        *,
-        rate: Rate | None = None,
-        on_dropped: OnDropped | None = None,
-        keep_whole: KeepWhole | None = None,
-    ) -> None:
-        self._on_line = on_line
-        self._rate = rate
-        self._on_dropped = on_dropped
-        self._keep_whole = keep_whole
-        self._rings: dict[str, Ring] = {}
-
-    def ring(self, name: str) -> Ring:
-        """The ring of `name`."""
-        if name not in self._rings:
-            self._rings[name] = Ring(
-                name,
-                on_line=self._on_line,
-                rate=self._rate,
-                on_dropped=self._on_dropped,
-                keep_whole=self._keep_whole,
-            )
-        return self._rings[name]
-
-    def sources(self) -> list[str]:
-        """The names there are."""
-        return sorted(self._rings)
-
-    def get(self, name: str) -> Ring | None:
-        """The ring of `name` where there is one."""
-        return self._rings.get(name)
-
-    def dropped(self) -> list[dict[str, Any]]:
-        """What was dropped of each source that printed too fast; JSON-ready."""
-        return [
-            {"source": name, "lines": ring.lines_dropped, "bytes": ring.bytes_dropped}
-            for name, ring in sorted(self._rings.items())
-            if ring.bytes_dropped
-        ]
 
 
 class Parts:
@@ -146,7 +91,8 @@ class Parts:
         if self.stack is not None:
             self.stack.restart_service = self._restart_service
         self.register_secret = register_secret
-        self._make_places()
+        self.secrets_folder = state.paths.state / "secrets"
+        self.places = Places(settings, self.catalog, self.secrets_folder, publish, register_secret)
         for name in settings.app_names:
             AppSecrets(self.secrets_folder, name).drop_pending()
         self.files = GivenFiles(state.paths.runtime / "given")
@@ -154,8 +100,8 @@ class Parts:
         variables = AppVariables(
             environ=environ,
             secrets_folder=self.secrets_folder,
-            database_url=self._database_url,
-            redis_url=self._redis_url,
+            database_url=self.places.database_url,
+            redis_url=self.places.redis_url,
             web=self.catalog.web,
             register=register_secret,
         )
@@ -174,7 +120,7 @@ class Parts:
                 runtime_dir=self.state.paths.runtime,
                 placement=self.placement,
                 variables=variables,
-                migration_url=self._migration_url,
+                migration_url=self.places.migration_url,
                 files=self.files,
                 hold=self.hold,
                 excuse=self.orchestrator.trouble,
@@ -202,106 +148,20 @@ class Parts:
         spec = RouteSpec(app=name, address=web.host, port=web.port, host=host if host != ANY_HOST else None)
         return Route(spec, self._publish)
 
-    def _make_places(self) -> None:
-        """Of several apps each has its own place in the stack's services; what is external they share as it is."""
-        self.databases: DatabasePlaces | None = None
-        self.redis: RedisPlaces | None = None
-        settings, catalog = self.settings, self.catalog
-        if not settings.apps:
-            if (self.secrets_folder / "apps" / settings.app_names[0] / "login" / "database").exists():
-                self.give_own_login()
-            return
-        from supervisor.tenants import Kept, RedisPlaces, keys, tenants
-
-        self._make_databases(tenants(settings))
-        kept = Kept(self.secrets_folder)
-        if catalog.redis_url is not None and settings.redis_url is None:
-            self.redis = RedisPlaces(keys(settings), catalog.redis_url, kept, self._publish, stack=settings.stack)
-        for name, url in (("DATABASE_URL", settings.database_url), ("REDIS_URL", settings.redis_url)):
-            if url is not None:
-                self._publish(Notice(message=f"{name} is given to us: the apps share it as it is"))
-
-    def _make_databases(self, declared: tuple[Tenant, ...]) -> None:
-        from supervisor.tenants import DatabasePlaces, Kept
-
-        if self.catalog.admin_url is not None and self.catalog.database_url is not None:
-            self.databases = DatabasePlaces(
-                declared,
-                admin=self.catalog.admin_url,
-                install=self.catalog.database_url,
-                kept=Kept(self.secrets_folder),
-                publish=self._publish,
-                stack=self.settings.stack,
-            )
-
-    def give_own_login(self) -> None:
-        """One app alone has the whole database, by a login of its own: the install's role has but one password."""
-        from supervisor.services.tenancy.tenant import Tenant
-
-        self._make_databases((Tenant(app=self.settings.app_names[0], whole=True),))
-
-    @property
-    def secrets_folder(self) -> Path:
-        """Where all of the install's are kept."""
-        return self.state.paths.state / "secrets"
-
-    def _database_url(self, app: str) -> Secret | None:
-        if app in self.settings.apps and self.settings.apps[app].database is None:
-            return None
-        if self.databases is None or self.settings.database_url is not None:
-            return self.catalog.database_url
-        return self.databases.url(app) if self.databases.has(app) else None
-
-    def _migration_url(self, app: str) -> Secret | None:
-        if self.databases is not None and self.databases.has(app):
-            return self.databases.migration_url(app)
-        return self._database_url(app)
-
-    def _redis_url(self, app: str) -> Secret | None:
-        if app in self.settings.apps and self.settings.apps[app].redis is None:
-            return None
-        if self.redis is None:
-            return self.catalog.redis_url
-        return self.redis.url(app) if self.redis.has(app) else None
-
     async def settle_passwords(self) -> None:
-        """Finish what a change of one of the install's passwords left, before anything uses it. Raises our errors."""
-        changed = False
-        for rotating in self.catalog.rotating.values():
-            if rotating.record.next() is not None:
-                changed = await recover(rotating.record, rotating.lock()) is Settled.FINISH or changed
-            if rotating.close is not None:
-                await rotating.close()
-        if changed:
-            self.look_up()
-            for part in self.apps.values():
-                part.plan_anew()
-
-    def look_up(self) -> None:
-        """Use the install's passwords as they are kept now."""
-        for url in self.catalog.look_up():
-            self.register_secret(url)
-        if self.databases is not None and self.catalog.admin_url is not None:
-            assert self.catalog.database_url is not None
-            self.databases.use(admin=self.catalog.admin_url, install=self.catalog.database_url)
-        if self.redis is not None and self.catalog.redis_url is not None:
-            self.redis.use(self.catalog.redis_url)
-
-    @property
-    def has_places(self) -> bool:
-        """Whether apps have places of their own in the services."""
-        return self.databases is not None or self.redis is not None
+        """See `Places.settle_passwords`."""
+        if await self.places.settle_passwords():
+            self._plan_anew()
 
     async def settle_places(self) -> None:
-        """Make them as declared, and prove it; the services are ready. Raises our errors."""
-        changed = False
-        if self.databases is not None:
-            changed = await self.databases.settle()
-        if self.redis is not None:
-            changed = await self.redis.settle() or changed
-        if changed:  # a change of a login that was cut short is finished now
-            for part in self.apps.values():
-                part.plan_anew()
+        """See `Places.settle`."""
+        if await self.places.settle():
+            self._plan_anew()
+
+    def _plan_anew(self) -> None:
+        """A change that was cut short is finished now, and the apps are to have the new one."""
+        for part in self.apps.values():
+            part.plan_anew()
 
     async def _restart_service(self, name: str) -> None:
         await self.orchestrator.runner(name).restart()

@@ -11,7 +11,7 @@ from functools import partial
 from supervisor.app_part import AppPart
 from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
 from supervisor.core.events import Publish, SecretRotated
-from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.requests import Outcome, Request, Result, Verb, result_of
 from supervisor.core.secret import Secret
 from supervisor.core.settings import did_you_mean
 from supervisor.environment.resolve import Origin
@@ -48,12 +48,8 @@ class Rotations:
 
         try:
             await self._turn(Request(Verb.RELOAD, "rotation", name), work)
-        except RejectedError as error:
-            result, reason = Result.REJECTED, str(error)
-        except RolledBackError as error:
-            result, reason = Result.ROLLED_BACK, str(error)
         except SupervisorError as error:
-            result, reason = Result.FAILED, str(error)
+            result, reason = result_of(error), str(error)
         elapsed = round(time.monotonic() - began, 3)
         self._publish(SecretRotated(secret=name, result=result, reason=reason, elapsed_seconds=elapsed, phases=phases))
         return Outcome(result=result, reason=reason, elapsed_seconds=elapsed, phases=phases)
@@ -79,7 +75,7 @@ class Rotations:
         await kinds.get(what, partial(self._made, what=what))(part)
 
     async def _database(self, part: AppPart) -> None:
-        places = self._parts.databases
+        places = self._parts.places.databases
         if places is None or not places.has(part.name):
             raise RejectedError(
                 f"cannot rotate '{part.name}/database': the app has no login of its own; rotate 'postgres', or where "
@@ -92,7 +88,7 @@ class Rotations:
         await self._with_app(part, record, lock, new.text())
 
     async def _redis(self, part: AppPart) -> None:
-        places = self._parts.redis
+        places = self._parts.places.redis
         if places is None or not places.has(part.name):
             raise RejectedError(
                 f"cannot rotate '{part.name}/redis': the app has no user of its own; rotate 'redis', or where "
@@ -138,18 +134,18 @@ class Rotations:
 
     async def _own_login(self, part: AppPart) -> None:
         """The role of the install has one password, so the app is first moved to a login that can take turns."""
-        if self._parts.databases is not None:
+        if self._parts.places.databases is not None:
             await self._database(part)
             return
-        self._parts.give_own_login()
-        places, before = self._parts.databases, part.app.spec
+        self._parts.places.give_own_login()
+        places, before = self._parts.places.databases, part.app.spec
         assert places is not None
         try:
             self._parts.register_secret(places.kept.credential(part.name).password)
             await places.settle()
             await self._adopt(part)
         except SupervisorError:
-            self._parts.databases = None
+            self._parts.places.take_own_login()
             places.kept.database(part.name).forget()
             if part.app.spec is not before:
                 await self._start_again(part, "the app does not start with a login of its own")
@@ -158,7 +154,7 @@ class Rotations:
 
     async def _look_up(self) -> None:
         """Nothing that runs has it but ourselves; what is planned from now on has the new one."""
-        self._parts.look_up()
+        self._parts.places.look_up()
         for part in self._parts.apps.values():
             part.plan = part.plan_in(part.plan.home)
 
@@ -176,14 +172,14 @@ class Rotations:
                 record, replace(lock, refuse=refuse), new, adopt=partial(self._adopt, part), reached=self._reached
             )
         except SupervisorError as error:
-            self._parts.look_up()
+            self._parts.places.look_up()
             if part.app.spec is not before:
                 await self._start_again(part, str(error))
             raise
 
     async def _adopt(self, part: AppPart) -> None:
         """New requests go to a generation that runs with what is kept now."""
-        self._parts.look_up()
+        self._parts.places.look_up()
         plan = part.plan_in(part.plan.home)
         if part.app.is_stopped:
             part.app.spec = plan.spec

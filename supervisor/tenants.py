@@ -45,10 +45,6 @@ class Kept:
     def __init__(self, secrets_folder: Path) -> None:
         self._folder = secrets_folder
 
-    def has_database_login(self, app: str) -> bool:
-        """Whether the app was given a login of its own to Postgres."""
-        return (self._folder / "apps" / app / "login" / "database").exists()
-
     def database(self, app: str) -> RotatingSecret:
         """Texts of `Credential`."""
         return AppSecrets(self._folder, app).login("database")

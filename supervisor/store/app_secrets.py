@@ -86,6 +86,10 @@ class AppSecrets:
             return False
         return True
 
+    def has_login(self, service: str) -> bool:
+        """Whether it was given one of its own."""
+        return (self._folder / "login" / service).exists()
+
     def login(self, service: str) -> RotatingSecret:
         """How the app gets into a service of the stack."""
         folder = self._folder / "login"
