@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from supervisor.app.spec import AppSpec
 from supervisor.app_part import AppPart
 from supervisor.app_plan import AppPlan
-from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
-from supervisor.core.requests import Canary, Outcome, Result
+from supervisor.core.errors import RejectedError, SupervisorError
+from supervisor.core.requests import Canary, Outcome, Result, result_of
 from supervisor.core.settings import Loaded
 from supervisor.migrations.model import Migrations
 from supervisor.parts import Parts
@@ -56,12 +56,10 @@ class AppReload:
         result, reason = Result.OK, ""
         try:
             await self._reload(canary)
-        except RejectedError as error:
-            result, reason = Result.REJECTED, f"the reload is rejected, the running app untouched: {error}"
-        except RolledBackError as error:
-            result, reason = Result.ROLLED_BACK, str(error)
         except SupervisorError as error:
-            result, reason = Result.FAILED, str(error)
+            result, reason = result_of(error), str(error)
+            if result is Result.REJECTED:
+                reason = f"the reload is rejected, the running app untouched: {reason}"
         return Outcome(
             result=result,
             reason=reason + self._where() if reason else "",

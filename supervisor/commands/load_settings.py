@@ -1,4 +1,4 @@
-"""Finds and reads what settings are made of, and has them put together. The only reader of os.environ."""
+"""Finds and reads what settings are made of, and has them put together. Nobody else reads settings of os.environ."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
+
 
 class Verb(StrEnum):
     """One verb per meaning: `restart` stops and starts, `reload` brings new code into service."""
@@ -48,6 +50,18 @@ class Result(StrEnum):
     ROLLED_BACK = "rolled_back"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+def result_of(error: SupervisorError) -> Result:
+    """How a request ended that raised this."""
+    match error:
+        case RejectedError():
+            return Result.REJECTED
+        case RolledBackError():
+            return Result.ROLLED_BACK
+        case StoppingError():
+            return Result.CANCELLED
+    return Result.FAILED
 
 
 @dataclass(frozen=True, kw_only=True)

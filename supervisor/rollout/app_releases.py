@@ -12,9 +12,9 @@ import anyio
 from supervisor.app_home import AppHome
 from supervisor.app_part import AppPart
 from supervisor.app_plan import AppPlan
-from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
+from supervisor.core.errors import RejectedError, SupervisorError
 from supervisor.core.events import Event, Notice, Publish, ReleaseActive, Warned
-from supervisor.core.requests import Outcome, Result
+from supervisor.core.requests import Outcome, Result, result_of
 from supervisor.core.settings import Settings
 from supervisor.process.reaper import Reaper
 from supervisor.releases.base import Base
@@ -213,14 +213,8 @@ class AppReleases:
         report, result, reason = Report(), Result.OK, ""
         try:
             report = await work()
-        except RejectedError as error:
-            result, reason = Result.REJECTED, str(error)
-        except RolledBackError as error:
-            result, reason = Result.ROLLED_BACK, str(error)
-        except StoppingError as error:
-            result, reason = Result.CANCELLED, str(error)
         except SupervisorError as error:
-            result, reason = Result.FAILED, str(error)
+            result, reason = result_of(error), str(error)
         except OSError as error:
             result, reason = Result.FAILED, of_disk(error)
         self._probation.news()
