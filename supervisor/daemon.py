@@ -44,9 +44,7 @@ from supervisor.process.meter import Rate
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
 from supervisor.rings import Rings
-from supervisor.rollout.app_releases import AppReleases
-from supervisor.rollout.desk import ReleaseDesk
-from supervisor.rollout.inbox import Inbox
+from supervisor.rollout.rollouts import Rollouts
 from supervisor.services.plan import app_share
 from supervisor.services.runner import ServiceRunner
 from supervisor.state import Paths, State
@@ -140,30 +138,21 @@ class Daemon:
         self._controller = Controller(
             self._carry_out, self._publish, start_over=self._start_over, decide=self._decide, hurry=self._end_canary
         )
-        self._releases = {name: self._releases_of(name) for name in self._settings.app_names}
-        self._desks = {
-            name: ReleaseDesk(releases, self._settings.for_app(name), self._publish)
-            for name, releases in self._releases.items()
-        }
+        self._rollouts = Rollouts(
+            self._settings,
+            self._state.paths.state,
+            environ=dict(os.environ),
+            reaper=self._reaper,
+            turn=self._controller.turn,
+            publish=self._publish,
+            subscribe=self._bus.subscribe,
+        )
         self._ended: set[str] = set()
         """Apps that ended by themselves, and in order."""
         self._stop = anyio.Event()
         self._stop_signals = 0
         self._error: SupervisorError | None = None
         self._outer: TaskGroup | None = None
-
-    def _releases_of(self, app: str) -> AppReleases:
-        releases = AppReleases(
-            app,
-            self._settings.for_app(app),
-            self._state.paths.state,
-            environ=dict(os.environ),
-            reaper=self._reaper,
-            turn=self._controller.turn,
-            publish=self._publish,
-        )
-        self._bus.subscribe(releases.observe)
-        return releases
 
     async def run(self) -> ExitCode:
         """Boot, serve, stop in order."""
@@ -238,7 +227,7 @@ class Daemon:
         await parts.start(self._fronts.run)
         self._bus.subscribe(self._fronts.page.publish)
         placement = await find_placement(self._settings, dict(os.environ), self._state, self._publish)
-        homes = {name: await releases.open() for name, releases in self._releases.items()}
+        homes = await self._rollouts.open()
         made = self._build(placement, homes)
         await parts.start(made.orchestrator.run)
         if made.stack is not None:
@@ -266,9 +255,8 @@ class Daemon:
         return self._parts
 
     def _boot_of(self, parts: Parts) -> Boot:
-        for name, part in parts.apps.items():
-            self._releases[name].connect(part)
-        starts = AppsStart(parts.apps.values(), self._releases, self._publish, hold=parts.hold)
+        self._rollouts.connect(parts.apps.values())
+        starts = AppsStart(parts.apps.values(), self._rollouts.by_app, self._publish, hold=parts.hold)
         self._boot = Boot(parts, starts, self._publish)
         self._reload = AppReload(
             parts,
@@ -286,12 +274,9 @@ class Daemon:
             events=self._events,
             logs=self._rings,
             redact=self._sink.redactor.value,
-            releases=self._desk_of,
+            releases=self._rollouts.desk,
             keeping=lambda: self._keeper,
         )
-
-    def _desk_of(self, app: str) -> ReleaseDesk | None:
-        return self._desks[app] if app in self._desks and self._releases[app].is_connected else None
 
     def _triggers(self, parts: Parts) -> list[TriggerFile]:
         """A file of one app alone reloads that, one of several all of them."""
@@ -320,9 +305,7 @@ class Daemon:
             if self._parts.places.redis is not None:
                 self._bus.subscribe(self._parts.places.redis.observe)
                 group.start_soon(self._parts.places.redis.keep)
-            for name, releases in self._releases.items():
-                group.start_soon(releases.watch)
-                group.start_soon(Inbox(releases.layout.incoming, self._desks[name], self._publish).run)
+            self._rollouts.watch(group)
 
     @staticmethod
     def _settle_memory() -> None:

@@ -110,11 +110,6 @@ class ServiceOrchestrator:
         ]
         return f"{', '.join(sorted(down))} is down" if down else ""
 
-    @property
-    def runners(self) -> dict[str, ServiceRunner]:
-        """The services by name."""
-        return dict(self._runners)
-
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Supervise all services until cancelled (call `stop_all` first for an orderly stop)."""
         async with anyio.create_task_group() as self._group:

@@ -62,31 +62,27 @@ class Keeper(Generic[AnyStack]):
             self._stack = None
 
 
-@pytest.fixture(scope="class")
-def keeper(engine: Engine) -> Iterator[Keeper[Stack]]:
-    made = Keeper(engine, Stack)
+def _kept(engine: Engine, make: type[AnyStack]) -> Iterator[Keeper[AnyStack]]:
+    made = Keeper(engine, make)
     try:
         yield made
     finally:
         made.end()
+
+
+@pytest.fixture(scope="class")
+def keeper(engine: Engine) -> Iterator[Keeper[Stack]]:
+    yield from _kept(engine, Stack)
 
 
 @pytest.fixture(scope="class")
 def echo_keeper(engine: Engine) -> Iterator[Keeper[EchoStack]]:
-    made = Keeper(engine, EchoStack)
-    try:
-        yield made
-    finally:
-        made.end()
+    yield from _kept(engine, EchoStack)
 
 
 @pytest.fixture(scope="class")
 def several_keeper(engine: Engine) -> Iterator[Keeper[SeveralStack]]:
-    made = Keeper(engine, SeveralStack)
-    try:
-        yield made
-    finally:
-        made.end()
+    yield from _kept(engine, SeveralStack)
 
 
 @pytest.fixture
