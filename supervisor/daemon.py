@@ -279,18 +279,16 @@ class Daemon:
         )
 
     def _triggers(self, parts: Parts) -> list[TriggerFile]:
-        """A file of one app alone reloads that, one of several all of them."""
+        """A file of one app of several reloads that, any other all apps: so it joins what asks for all of them."""
         by_path: dict[Path, list[AppPart]] = {}
         for part in parts.apps.values():
             by_path.setdefault(part.trigger_path, []).append(part)
-        return [
-            TriggerFile(
-                path,
-                partial(self._controller.request, Request(Verb.RELOAD, "file", sharing[0].name * (len(sharing) == 1))),
-                seen=sharing[0].trigger_seen,
-            )
-            for path, sharing in by_path.items()
-        ]
+        found: list[TriggerFile] = []
+        for path, sharing in by_path.items():
+            target = sharing[0].name if len(sharing) == 1 < len(parts.apps) else ""
+            ask = partial(self._controller.request, Request(Verb.RELOAD, "file", target))
+            found.append(TriggerFile(path, ask, seen=sharing[0].trigger_seen))
+        return found
 
     async def _serve(self) -> None:
         assert self._parts is not None

@@ -57,6 +57,18 @@ def test_hundred_touches_make_few_reloads_and_the_last_code_serves(app: App) -> 
     assert served(app) == str(app.version)
 
 
+def test_a_touch_joins_a_signal_that_waits_for_its_turn(app: App) -> None:
+    app.boot(SUPERVISOR_BAKE_SECONDS="2")
+    app.supervisor.send(signal.SIGHUP)
+    app.supervisor.wait_event("app.generation", generation=2, state="serving")
+    app.supervisor.send(signal.SIGHUP)
+    app.supervisor.wait_event("reload.requested", after=1)
+    touch(app.folder / ".reload-trigger")
+    asked = app.supervisor.wait_event("reload.requested", source="file")
+    assert asked["merged"] is True
+    assert wait_idle(app) == 2
+
+
 def test_trigger_file_works_when_it_is_replaced_removed_and_made_again(app: App) -> None:
     app.boot()
     trigger = app.folder / ".reload-trigger"
