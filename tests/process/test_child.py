@@ -154,24 +154,25 @@ while True: signal.pause()
 async def test_kill_mode_says_whom_the_stop_signal_reaches(
     reaper: Reaper, ring: Ring, mode: KillMode, words: list[str]
 ) -> None:
-    # The leader waits for its worker, which ends by itself where it is not signalled.
+    # The leader waits for its worker, which ends by itself where it is not signalled. The leader's handler is there
+    # before the fork, as the worker's word is what the signal waits for.
     code = """
 import os, signal
 def told(*_):
     print("worker", flush=True)
     os._exit(0)
+def stop(*_):
+    os.close(writing) if MODE == "process" else None
+    os.wait()
+    os._exit(0)
 reading, writing = os.pipe()
+signal.signal(15, stop)
 if os.fork() == 0:
     os.close(writing)
     signal.signal(15, told)
     print("up", flush=True)
     os.read(reading, 1)
     os._exit(0)
-def stop(*_):
-    os.close(writing) if MODE == "process" else None
-    os.wait()
-    os._exit(0)
-signal.signal(15, stop)
 while True: signal.pause()
 """.replace("MODE", repr(mode.value))
     child = await start(reaper, python(code, kill_mode=mode), ring)
