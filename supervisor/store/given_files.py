@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from supervisor.core.errors import TransientError
 from supervisor.core.secret import Secret
 from supervisor.store.files import make_folder, write_atomic
 
@@ -27,12 +27,18 @@ class GivenFiles:
         return self._folder / app / f"{name}-{hashlib.sha256(secret.reveal().encode()).hexdigest()[:12]}"
 
     def write(self, files: Mapping[Path, Secret], owner: tuple[int, int] | None) -> None:
-        """Those that are not there yet. Raises OSError and our errors."""
+        """Those that are not there yet. Raises TransientError where the disk does not take one, our errors."""
         for path, secret in files.items():
-            if path.exists():
-                continue
-            make_folder(self._folder, mode=0o711)
-            make_folder(path.parent, mode=0o700, owner=owner)
-            write_atomic(path, secret.reveal(), mode=0o400, durable=False)
-            if owner is not None:
-                os.chown(path, *owner)
+            try:
+                if not path.exists():
+                    self._write(path, secret, owner)
+            except OSError as error:
+                raise TransientError(
+                    f"cannot give an app the file {str(path)!r}: {error.strerror}; make room in the runtime folder, or "
+                    f"give the variable in the environment"
+                ) from error
+
+    def _write(self, path: Path, secret: Secret, owner: tuple[int, int] | None) -> None:
+        make_folder(self._folder, mode=0o711)
+        make_folder(path.parent, mode=0o700, owner=owner)
+        write_atomic(path, secret.reveal(), mode=0o400, durable=False, owner=owner)

@@ -121,12 +121,8 @@ class EmbeddedRedis:
         )
         await self._make_data_folder(data)
         config = self.folder / "redis.conf"
-        write_atomic(
-            config, config_text(self.port, data, self._secrets.get_or_make(SECRET), self._users()), durable=False
-        )
-        owner = owner_of(self.identity)
-        if owner is not None:
-            os.chown(config, *owner)
+        text = config_text(self.port, data, self._secrets.get_or_make(SECRET), self._users())
+        write_atomic(config, text, durable=False, owner=owner_of(self.identity))
         return Command(
             name=NAME,
             argv=[str(binary), str(config)],
