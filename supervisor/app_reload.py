@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from supervisor.app.spec import AppSpec
-from supervisor.app_part import AppPart
-from supervisor.app_plan import AppPlan
 from supervisor.core.errors import RejectedError, SupervisorError
 from supervisor.core.requests import Canary, Outcome, Result, result_of
 from supervisor.core.settings import Loaded
 from supervisor.migrations.model import Migrations
-from supervisor.parts import Parts
+from supervisor.planning.part import AppPart
+from supervisor.planning.plan import AppPlan
 
 ROUTE_SECONDS = 2.0
 
@@ -26,13 +25,13 @@ class AppReload:
 
     def __init__(
         self,
-        parts: Parts,
+        apps: Mapping[str, AppPart],
         *,
         reread: Callable[[], Awaitable[Loaded]],
         migrate: Callable[[str, Migrations | None], Awaitable[None]],
         prove_routes: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._parts = parts
+        self._apps = apps
         self._reread = reread
         self._migrate = migrate
         self._prove_routes = prove_routes
@@ -43,7 +42,7 @@ class AppReload:
 
     def start_over(self, target: str) -> bool:
         """Have the reload in hand begin its new generation anew; False where it is too late, or reloads another."""
-        return target == self._target and any(part.app.start_over() for part in self._parts.apps.values())
+        return target == self._target and any(part.app.start_over() for part in self._apps.values())
 
     async def run(self, target: str = "", canary: Canary | None = None) -> Outcome:
         """Of the app `target`, or of all, each after those that it requires.
@@ -70,14 +69,14 @@ class AppReload:
 
     def _where(self) -> str:
         """Of several apps, which one it was, and which are reloaded already: they stay so."""
-        if len(self._parts.apps) == 1 or not self._in_hand:
+        if len(self._apps) == 1 or not self._in_hand:
             return ""
-        names = list(self._parts.apps)
+        names = list(self._apps)
         before = names[: names.index(self._in_hand)] if not self._target else []
         return f" (app {self._in_hand!r}{'; reloaded before it: ' if before else ''}{', '.join(before)})"
 
     async def _reload(self, canary: Canary | None) -> None:
-        for part in self._parts.apps.values():
+        for part in self._apps.values():
             if self._target in ("", part.name):
                 self._in_hand = part.name
                 await self._reload_app(part, canary)

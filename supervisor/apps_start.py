@@ -10,12 +10,12 @@ from typing import Protocol
 
 import anyio
 
-from supervisor.app_part import AppPart
-from supervisor.app_plan import AppPlan
 from supervisor.core.errors import AppGaveUpError, MigrationError, SupervisorError
 from supervisor.core.events import PhaseFinished, PhaseStarted, Publish, Warned
 from supervisor.core.groups import plain_errors
 from supervisor.migrate import migrate
+from supervisor.planning.part import AppPart
+from supervisor.planning.plan import AppPlan
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from supervisor.services.orchestrator import ServiceResult
 from supervisor.state import State
 
 if TYPE_CHECKING:
-    from supervisor.engine_stack import EngineStack
+    from supervisor.stack.engine import EngineStack
 
 _LEFTOVER_SECONDS = 10.0
 _LEADER_SECONDS = 60.0  # of a Postgres, or of a dockerd with its containers

@@ -17,17 +17,14 @@ import anyio
 from anyio.abc import TaskGroup
 
 from supervisor import __version__
-from supervisor.app.app import App
-from supervisor.app_home import AppHome
-from supervisor.app_part import AppPart
 from supervisor.app_reload import AppReload
 from supervisor.apps_start import AppsStart
 from supervisor.boot import Boot, end_earlier_processes
-from supervisor.controller import NOTHING_TO_DECIDE, Controller
+from supervisor.controller import Controller
 from supervisor.core.errors import BootDeadlineError, ExitCode, SupervisorError
 from supervisor.core.events import Errored, EventBus, Notice, SupervisorStarted, Warned
 from supervisor.core.groups import plain_errors
-from supervisor.core.requests import Outcome, Request, Result, Verb
+from supervisor.core.requests import Request, Verb
 from supervisor.core.settings import Loaded
 from supervisor.fronts import Fronts
 from supervisor.keeping import Keeper
@@ -38,28 +35,27 @@ from supervisor.observe.logfiles.rotation import Keeping
 from supervisor.observe.overall import OverallFold
 from supervisor.observe.status import StatusFold
 from supervisor.open_log import open_log
+from supervisor.orderly_stop import stop_in_order
+from supervisor.orders import Orders
 from supervisor.parts import Parts
-from supervisor.placement import Placement, find_placement
+from supervisor.planning.home import AppHome
+from supervisor.planning.part import AppPart
 from supervisor.process.meter import Rate
 from supervisor.process.pid1 import Reaping, adopt_orphans
 from supervisor.process.reaper import Reaper
 from supervisor.rings import Rings
 from supervisor.rollout.rollouts import Rollouts
-from supervisor.services.plan import app_share
-from supervisor.services.runner import ServiceRunner
+from supervisor.stack.placement import Placement, find_placement
 from supervisor.state import Paths, State
 from supervisor.triggers.control import ControlServer
 from supervisor.triggers.files import TriggerFile
 from supervisor.triggers.signals import Meaning, SignalLoop, meaning, name_of
 from supervisor.verified import VerifiedFacts
 
-STOP_SECONDS_AS_PID1 = 8.5  # Docker kills after 10
-STOP_SECONDS = 60.0
 Reread = Callable[[Reaper], Awaitable[Loaded]]
 _FLUSH_SECONDS = 1.0
 # Python's own 5 ms is what each turn of the loop waits while the log's thread renders a flood.
 _SWITCH_SECONDS = 0.0005
-_STOP_SPARE_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -134,9 +130,13 @@ class Daemon:
         self._boot: Boot | None = None
         self._keeper: Keeper | None = None
         self._fronts: Fronts | None = None
-        self._reload: AppReload | None = None
+        self._orders = Orders()
         self._controller = Controller(
-            self._carry_out, self._publish, start_over=self._start_over, decide=self._decide, hurry=self._end_canary
+            self._orders.carry_out,
+            self._publish,
+            start_over=self._orders.start_over,
+            decide=self._orders.decide,
+            hurry=self._orders.end_canary,
         )
         self._rollouts = Rollouts(
             self._settings,
@@ -166,7 +166,9 @@ class Daemon:
                     work.start_soon(self._live, parts)
                     await self._stop.wait()
                     work.cancel_scope.cancel()
-                await self._stop_in_order()
+                self._overall.stopping()
+                if self._parts is not None:
+                    await stop_in_order(self._parts)
                 parts.cancel_scope.cancel()
             await self._reaper.end_all()
             outer.cancel_scope.cancel()
@@ -258,12 +260,13 @@ class Daemon:
         self._rollouts.connect(parts.apps.values())
         starts = AppsStart(parts.apps.values(), self._rollouts.by_app, self._publish, hold=parts.hold)
         self._boot = Boot(parts, starts, self._publish)
-        self._reload = AppReload(
-            parts,
+        reload = AppReload(
+            parts.apps,
             reread=partial(self._reread, self._reaper),
             migrate=partial(migrate, publish=self._publish),
             prove_routes=self._boot.prove_routes,
         )
+        self._orders.begin(parts, reload)
         return self._boot
 
     def _control(self) -> ControlServer:
@@ -314,53 +317,6 @@ class Daemon:
 
         ctypes.CDLL(None).malloc_trim(0)
 
-    async def _carry_out(self, request: Request) -> Outcome:
-        """One turn of the controller, which runs after the boot only."""
-        assert self._parts is not None
-        assert self._reload is not None
-        if request.verb is Verb.RELOAD:
-            return await self._reload.run(request.target, request.canary)
-        part = self._parts.apps.get(request.target)
-        if part is not None:
-            return await self._app_verb(part.app, request.verb)
-        return await self._service_verb(self._parts.orchestrator.runner(request.target), request.verb)
-
-    def _start_over(self, request: Request) -> bool:
-        return request.verb is Verb.RELOAD and self._reload is not None and self._reload.start_over(request.target)
-
-    async def _app_verb(self, app: App, verb: Verb) -> Outcome:
-        match verb:
-            case Verb.STOP:
-                await app.stop(reason="stopped by hand")
-            case Verb.RESTART:
-                await app.restart()
-            case _ if app.is_serving:
-                return Outcome(result=Result.OK, reason="it runs already")
-            case _:
-                await app.start()
-        return Outcome(result=Result.OK)
-
-    def _end_canary(self) -> None:
-        """Another order came: it must not wait for a canary, which may run for hours."""
-        for app in self._apps():
-            app.end_canary("the canary was aborted: another request came")
-
-    def _decide(self, request: Request) -> Outcome:
-        promote = request.verb is Verb.PROMOTE
-        decided = [app.decide(promote=promote) for app in self._apps() if request.target in ("", app.spec.name)]
-        return Outcome(result=Result.OK) if any(decided) else NOTHING_TO_DECIDE
-
-    async def _service_verb(self, runner: ServiceRunner, verb: Verb) -> Outcome:
-        match verb:
-            case Verb.STOP:
-                await runner.stop()
-            case Verb.RESTART:
-                await runner.restart()
-            case _:
-                runner.start()
-                await runner.wait_ready()
-        return Outcome(result=Result.OK)
-
     def _app_ended(self, name: str, error: SupervisorError | None) -> None:
         """Of several apps one that ends in order leaves the others to serve on."""
         if error is not None:
@@ -390,11 +346,8 @@ class Daemon:
                 self._dump()
                 self._ask_stop("QUIT")
             case Meaning.FORWARD:
-                for app in self._apps():
+                for app in self._parts.running_apps if self._parts is not None else []:
                     app.signal(number)
-
-    def _apps(self) -> list[App]:
-        return [part.app for part in self._parts.apps.values()] if self._parts is not None else []
 
     def _ask_stop(self, name: str) -> None:
         self._stop_signals += 1
@@ -411,27 +364,3 @@ class Daemon:
         for task in asyncio.all_tasks():
             task.print_stack(limit=8, file=sys.stderr)
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-
-    async def _stop_in_order(self) -> None:
-        """The app, then the services; upper bounds throughout, and nothing waits for what is already gone."""
-        self._overall.stopping()
-        if self._parts is None:
-            return
-        total = self._stop_budget(self._parts)
-        deadline = anyio.current_time() + total
-        grace = app_share(total, self._settings.app_stop_seconds, self._parts.orchestrator.stop_seconds)
-        async with anyio.create_task_group() as group:
-            for app in self._apps():
-                group.start_soon(partial(app.stop, grace, reason="stop"))
-        if self._parts.stack is not None:
-            await self._parts.stack.leave()
-        await self._parts.orchestrator.stop_all(max(0.5, deadline - anyio.current_time()))
-
-    def _stop_budget(self, parts: Parts) -> float:
-        """Seconds for the whole stop: what is set; else what our container is given before it is killed."""
-        if self._settings.stop_seconds is not None:
-            return self._settings.stop_seconds
-        decision = parts.placement.decision
-        if decision is not None and decision.stop_seconds is not None:
-            return max(1.0, decision.stop_seconds - _STOP_SPARE_SECONDS)
-        return STOP_SECONDS_AS_PID1 if os.getpid() == 1 else STOP_SECONDS

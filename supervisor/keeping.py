@@ -11,7 +11,7 @@ from supervisor.parts import Parts
 from supervisor.rotations import Rotations, Turn
 
 if TYPE_CHECKING:
-    from supervisor.tenants import DatabasePlaces
+    from supervisor.stack.tenants import DatabasePlaces
 
 
 class Keeper:

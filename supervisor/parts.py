@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from supervisor.app.app import App
 from supervisor.app.front.model import Front
 from supervisor.app.route import Route, RouteSpec
-from supervisor.app_environment import AppEnvironment, read_env_file
-from supervisor.app_home import AppHome
-from supervisor.app_part import AppPart
-from supervisor.app_plan import Surroundings, restart_policy
-from supervisor.app_variables import AppVariables
-from supervisor.catalog import Catalog
 from supervisor.core.errors import ConfigurationError, SupervisorError
 from supervisor.core.events import Publish
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Loaded
 from supervisor.environment.resolve import complaint
 from supervisor.fronts import Fronts
-from supervisor.placement import Placement
-from supervisor.places import Places
+from supervisor.planning.environment import AppEnvironment, read_env_file
+from supervisor.planning.home import AppHome
+from supervisor.planning.part import AppPart
+from supervisor.planning.plan import Surroundings, restart_policy
+from supervisor.planning.variables import AppVariables
 from supervisor.process.reaper import Reaper
 from supervisor.rings import Rings
 from supervisor.services.orchestrator import ServiceOrchestrator
 from supervisor.services.runner import Watching
 from supervisor.services.traefik_files import ANY_HOST, routed_host
+from supervisor.stack.catalog import Catalog
+from supervisor.stack.placement import Placement
+from supervisor.stack.places import Places
 from supervisor.state import State
 from supervisor.store.app_secrets import AppSecrets
 from supervisor.store.given_files import GivenFiles
@@ -87,7 +88,7 @@ class Parts:
             database_url=self.catalog.database_url,
             redis_url=self.catalog.redis_url,
         )
-        self.catalog.fill(self.orchestrator, shared, restart_policy(settings, "always"))
+        self.catalog.fill(self.orchestrator, shared.ours, restart_policy(settings, "always"))
         if self.stack is not None:
             self.stack.restart_service = self._restart_service
         self.register_secret = register_secret
@@ -165,6 +166,11 @@ class Parts:
 
     async def _restart_service(self, name: str) -> None:
         await self.orchestrator.runner(name).restart()
+
+    @property
+    def running_apps(self) -> list[App]:
+        """What runs each app."""
+        return [part.app for part in self.apps.values()]
 
     @property
     def first(self) -> AppPart:

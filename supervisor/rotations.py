@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-from supervisor.app_part import AppPart
 from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
 from supervisor.core.events import Publish, SecretRotated
 from supervisor.core.requests import Outcome, Request, Result, Verb, result_of
@@ -16,6 +15,7 @@ from supervisor.core.secret import Secret
 from supervisor.core.settings import did_you_mean
 from supervisor.environment.resolve import Origin
 from supervisor.parts import Parts
+from supervisor.planning.part import AppPart
 from supervisor.services.tenancy.rotation import Lock, Record, Step, recover, rotate
 from supervisor.store.app_secrets import AppSecrets
 

@@ -22,7 +22,7 @@ from supervisor.core.errors import (
 from supervisor.core.requests import Canary, Result
 from supervisor.core.settings import Loaded
 from supervisor.migrations.model import Migrations
-from supervisor.parts import Parts
+from supervisor.planning.part import AppPart
 
 pytestmark = pytest.mark.anyio
 
@@ -55,13 +55,11 @@ class World:
         self.spec = "spec before"
         self.last_reload = Report({"gate": 1.5}, 1, 2, 4)
         self.part = SimpleNamespace(name="app", app=self, plan="before", plan_again=self._plan_again)
-        self.parts = SimpleNamespace(apps={"app": self.part})
 
     @property
     def reload_all(self) -> AppReload:
-        return AppReload(
-            cast(Parts, self.parts), reread=self._reread, migrate=self._migrate, prove_routes=self._prove_routes
-        )
+        apps = {"app": cast(AppPart, self.part)}
+        return AppReload(apps, reread=self._reread, migrate=self._migrate, prove_routes=self._prove_routes)
 
     async def _reread(self) -> Loaded:
         self.did.append("read")

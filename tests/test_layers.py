@@ -1,4 +1,4 @@
-"""Who may import whom: core < process, store, probe < engine < capabilities < wiring."""
+"""Who may import whom: core < process, store, probe < engine < capabilities < stack < planning < wiring."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ ALLOWED = {
     "environment": BASE,
     "services": BASE | {"engine"},
     "app": BASE,
+    # Wiring with rooms of their own: what a mode's services are, and what an app is by the settings.
+    "stack": BASE | {"engine", "services", "state"},
+    "planning": BASE | {"stack", "services", "app", "environment", "migrations", "releases", "triggers"},
     "migrations": BASE,
     "releases": BASE,
     "observe": BASE,

@@ -16,7 +16,6 @@ from typing import Any
 
 import anyio
 
-from supervisor.app_variables import AppVariables, declared
 from supervisor.commands.arguments import Arguments
 from supervisor.commands.load_settings import load
 from supervisor.commands.run import arguments_of
@@ -28,7 +27,8 @@ from supervisor.detect.detect import detect
 from supervisor.detect.launch import Order
 from supervisor.environment.bindings import WELL_KNOWN
 from supervisor.environment.resolve import Origin, Resolved, complaint
-from supervisor.placement import built_in_services
+from supervisor.planning.variables import AppVariables, declared
+from supervisor.stack.placement import built_in_services
 from supervisor.state import Paths
 
 _TOLD = frozenset({"HOST", "HOSTNAME"})

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import anyio
 
-from supervisor.app_home import AppHome
-from supervisor.app_part import AppPart
-from supervisor.app_plan import AppPlan
 from supervisor.core.errors import RejectedError, SupervisorError
 from supervisor.core.events import Event, Notice, Publish, ReleaseActive, Warned
 from supervisor.core.requests import Outcome, Result, result_of
 from supervisor.core.settings import Settings
+from supervisor.planning.home import AppHome
+from supervisor.planning.part import AppPart
+from supervisor.planning.plan import AppPlan
 from supervisor.process.reaper import Reaper
 from supervisor.releases.base import Base
 from supervisor.releases.layout import Layout

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from supervisor.app.app import App
 from supervisor.app.spec import AppSpec
-from supervisor.app_home import AppHome
-from supervisor.app_part import AppPart
-from supervisor.app_plan import AppPlan
 from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
 from supervisor.core.requests import Request, Verb
+from supervisor.planning.home import AppHome
+from supervisor.planning.part import AppPart
+from supervisor.planning.plan import AppPlan
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import of_disk
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from supervisor.app_home import AppHome
-from supervisor.app_part import AppPart
 from supervisor.core.errors import SupervisorError
 from supervisor.core.events import Notice, Publish
 from supervisor.core.requests import Request, Verb
 from supervisor.migrate import contract, migrate
+from supervisor.planning.home import AppHome
+from supervisor.planning.part import AppPart
 from supervisor.releases.layout import Layout
 from supervisor.releases.manifest import Manifest
 from supervisor.releases.model import ReleaseError, of_disk

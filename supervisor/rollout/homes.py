@@ -6,9 +6,9 @@ import time
 
 import anyio
 
-from supervisor.app_home import AppHome
 from supervisor.core.events import Notice, Publish, Warned
 from supervisor.core.settings import Settings
+from supervisor.planning.home import AppHome
 from supervisor.releases.base import Base
 from supervisor.releases.image import ImageFile, OnImageChange, decide, read_image
 from supervisor.releases.model import BAKED, ReleaseError, of_disk

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import anyio
 
-from supervisor.app_view import view_of
 from supervisor.core.errors import ConfigurationError
+from supervisor.planning.view import view_of
 from supervisor.process.child import Command
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper

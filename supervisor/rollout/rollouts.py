@@ -7,10 +7,10 @@ from pathlib import Path
 
 from anyio.abc import TaskGroup
 
-from supervisor.app_home import AppHome
-from supervisor.app_part import AppPart
 from supervisor.core.events import Event, Publish
 from supervisor.core.settings import Settings
+from supervisor.planning.home import AppHome
+from supervisor.planning.part import AppPart
 from supervisor.process.reaper import Reaper
 from supervisor.rollout.app_releases import AppReleases
 from supervisor.rollout.candidate import Turn

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from supervisor.app_environment import AppEnvironment
 from supervisor.core.errors import SupervisorError
+from supervisor.planning.environment import AppEnvironment
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.services.backend import run_and_quote

@@ -14,13 +14,13 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from supervisor.app_home import AppHome
 from supervisor.core.errors import MigrationError, StoppingError, SupervisorError
 from supervisor.core.events import Event, MigrationsFinished, Notice
 from supervisor.core.requests import Request, Result
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.migrations.sql_folder import SqlFolder
+from supervisor.planning.home import AppHome
 from supervisor.process.child import Command
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper

@@ -1,4 +1,4 @@
-"""Where the app runs from: the image's own folder, or a release that says some things of itself. Wiring."""
+"""Where the app runs from: the image's own folder, or a release that says some things of itself."""
 
 from __future__ import annotations
 

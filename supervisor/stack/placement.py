@@ -1,4 +1,4 @@
-"""Where the services of this run live, decided once. Wiring; without an engine nothing of the engine's is imported."""
+"""Where the services of this run live, decided once; without an engine nothing of the engine's is imported."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from supervisor.core.errors import ConfigurationError
 from supervisor.core.events import Event, ModeChosen
 from supervisor.core.mode import Mode
 from supervisor.core.settings import Settings
-from supervisor.placement import Placement, find_placement
+from supervisor.stack.placement import Placement, find_placement
 from supervisor.state import Paths, State
 from tests.engine import fake_engine
 

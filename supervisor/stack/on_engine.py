@@ -1,4 +1,4 @@
-"""The built-in services on an engine: which are made, and how each is reached from where we are. Wiring."""
+"""The built-in services on an engine: which are made, and how each is reached from where we are."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from supervisor.built_in import BuiltIn, Rotating, Web
 from supervisor.core.errors import SupervisorError, UnreachableError
 from supervisor.core.events import Publish
 from supervisor.core.mode import Where
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
-from supervisor.embedded_services import remembered_ports, tell_kept
-from supervisor.engine_stack import EngineStack
-from supervisor.placement import Placement
 from supervisor.process.child import RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
@@ -31,6 +27,10 @@ from supervisor.services.swarm.postgres import EnginePostgres
 from supervisor.services.swarm.reconcile import Create, Keep, Plan, Update
 from supervisor.services.swarm.redis import EngineRedis
 from supervisor.services.tenancy.rotation import Lock
+from supervisor.stack.built_in import BuiltIn, Rotating, Web
+from supervisor.stack.embedded import remembered_ports, tell_kept
+from supervisor.stack.engine import EngineStack
+from supervisor.stack.placement import Placement
 from supervisor.state import State
 
 _LOOPBACK = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""The built-in services as child processes (embedded mode). Wiring.
+"""The built-in services as child processes (embedded mode).
 
 The servers' own modules are imported when they are used: beside one app alone neither asyncpg nor redis is loaded.
 """
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from supervisor.built_in import BuiltIn, Rotating, Web
 from supervisor.core.events import FileKept, Notice, Publish
 from supervisor.core.settings import Settings
 from supervisor.process.child import RunProgram
@@ -20,6 +19,7 @@ from supervisor.services.embedded.cluster import SUPERUSER
 from supervisor.services.ports import RememberedPorts
 from supervisor.services.spec import Prepare, ServiceSpec
 from supervisor.services.tenancy.rotation import Lock
+from supervisor.stack.built_in import BuiltIn, Rotating, Web
 from supervisor.state import State
 from supervisor.store.files import Generated, Written
 
@@ -138,7 +138,7 @@ class EmbeddedServices:
 
     def _redis_users(self) -> tuple[str, ...]:
         from supervisor.services.tenancy.redis_rules import config_lines
-        from supervisor.tenants import Kept, keys, redis_wish
+        from supervisor.stack.tenants import Kept, keys, redis_wish
 
         kept = Kept(self._state.paths.state / "secrets")
         return config_lines(redis_wish(keys(self._settings), kept, stack=self._settings.stack))

@@ -1,4 +1,4 @@
-"""Shows a release at the app's own folder, for apps with fixed paths; says where that is needed and lacking. Wiring."""
+"""Shows a release at the app's own folder, for apps with fixed paths; says where that is needed and lacking."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.app_view import check_paths, view_of
 from supervisor.core.errors import ConfigurationError
+from supervisor.planning.view import check_paths, view_of
 from supervisor.releases.layout import Layout
 
 

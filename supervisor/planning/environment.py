@@ -1,4 +1,4 @@
-"""What the app and the commands around it are given: environment, folder, command. Wiring of plain values."""
+"""What the app and the commands around it are given: environment, folder, command."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import PREFIX, Settings, parse_command, variable
 from supervisor.environment.resolve import Origin, Resolved, Value
-from supervisor.placement import Placement
 from supervisor.process.account import find_account
 from supervisor.process.child import Command, Identity
 from supervisor.process.view import Mount, seen
+from supervisor.stack.placement import Placement
 from supervisor.store.given_files import GivenFiles
 
 

@@ -1,4 +1,4 @@
-"""The apps' places in the stack's own Postgres and Redis: logins made and kept, rights set and proved. Wiring."""
+"""The apps' places in the stack's own Postgres and Redis: logins made and kept, rights set and proved."""
 
 from __future__ import annotations
 

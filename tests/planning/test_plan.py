@@ -11,17 +11,17 @@ import pytest
 from supervisor.app.front.model import Place
 from supervisor.app.notify import NotifySocket, ReadyFd
 from supervisor.app.spec import Launch
-from supervisor.app_plan import RELOADED, AppPlan, Surroundings, reloaded
-from supervisor.app_variables import AppVariables
-from supervisor.built_in import Web
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.mode import Mode, traits
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Loaded, Settings
 from supervisor.migrations.command import CommandMigrations
-from supervisor.placement import Placement
+from supervisor.planning.plan import RELOADED, AppPlan, Surroundings, reloaded
+from supervisor.planning.variables import AppVariables
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
+from supervisor.stack.built_in import Web
+from supervisor.stack.placement import Placement
 from supervisor.store.app_secrets import AppSecrets
 from supervisor.store.given_files import GivenFiles
 

@@ -1,4 +1,4 @@
-"""Whose the stack on an engine is: its lease, what was there before us, and its secrets. Wiring."""
+"""Whose the stack on an engine is: its lease, what was there before us, and its secrets."""
 
 from __future__ import annotations
 

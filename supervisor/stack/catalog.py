@@ -1,4 +1,4 @@
-"""Which services there are in the chosen mode, and how the app reaches them. Wiring."""
+"""Which services there are in the chosen mode, and how the app reaches them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from supervisor.app_environment import AppEnvironment
-from supervisor.built_in import BuiltIn
 from supervisor.core.errors import SupervisorError
 from supervisor.core.events import Publish
 from supervisor.core.mode import Mode
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
-from supervisor.placement import Placement
 from supervisor.process.child import Command, RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartPolicy
 from supervisor.services.backend import ChildBackend, run_and_quote, run_to_end
 from supervisor.services.orchestrator import ServiceOrchestrator
+from supervisor.stack.built_in import BuiltIn
+from supervisor.stack.placement import Placement
 from supervisor.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from supervisor.engine_stack import EngineStack
     from supervisor.services.dump.dump import DatabaseDumps, Programs
+    from supervisor.stack.engine import EngineStack
 
 _PREPARE_SECONDS = 120.0
 _CHECK_SECONDS = 10.0
@@ -90,7 +89,7 @@ class Catalog:
         if placement.mode is Mode.NONE:
             return BuiltIn()
         if placement.mode is Mode.EMBEDDED:
-            from supervisor.embedded_services import EmbeddedServices
+            from supervisor.stack.embedded import EmbeddedServices
 
             return EmbeddedServices(
                 self._settings,
@@ -102,7 +101,7 @@ class Catalog:
                 run_program=self._run_program,
                 publish=self._publish,
             ).made
-        from supervisor.engine_services import EngineServices
+        from supervisor.stack.on_engine import EngineServices
 
         services = EngineServices(
             self._settings,
@@ -128,8 +127,11 @@ class Catalog:
         ring = Ring(command.name)
         return await run_and_quote(self._reaper, command, ring, limit_seconds=_PREPARE_SECONDS)
 
-    def fill(self, orchestrator: ServiceOrchestrator, environment: AppEnvironment, restart: RestartPolicy) -> None:
-        """Hand every service to the orchestrator, with the restart policy of the settings."""
+    def fill(self, orchestrator: ServiceOrchestrator, environ: Mapping[str, str], restart: RestartPolicy) -> None:
+        """Hand every service to the orchestrator, with the restart policy of the settings.
+
+        The user's own services get `environ`.
+        """
         for spec, backend in self._services:
             orchestrator.add(replace(spec, restart=restart), backend)
         if self._settings.user_services:
@@ -140,7 +142,7 @@ class Catalog:
                     name,
                     wanted,
                     app_dir=self._settings.app_dir,
-                    environ=environment.ours,
+                    environ=environ,
                     run=self._run_check,
                 )
                 optional = spec.optional or name in self._settings.optional_services

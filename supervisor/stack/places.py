@@ -1,4 +1,4 @@
-"""Where each app keeps its data in the stack's services, and the URLs that follow from it. Wiring."""
+"""Where each app keeps its data in the stack's services, and the URLs that follow from it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.catalog import Catalog
 from supervisor.core.events import Notice, Publish
 from supervisor.core.secret import Secret
 from supervisor.core.settings import Settings
 from supervisor.services.tenancy.rotation import Settled, recover
+from supervisor.stack.catalog import Catalog
 from supervisor.store.app_secrets import AppSecrets
 
 if TYPE_CHECKING:
     from supervisor.services.tenancy.tenant import Tenant
-    from supervisor.tenants import DatabasePlaces, RedisPlaces
+    from supervisor.stack.tenants import DatabasePlaces, RedisPlaces
 
 
 class Places:
@@ -46,7 +46,7 @@ class Places:
 
     def _divide(self) -> None:
         # Imported here: beside one app alone neither asyncpg nor redis is loaded.
-        from supervisor.tenants import Kept, RedisPlaces, keys, tenants
+        from supervisor.stack.tenants import Kept, RedisPlaces, keys, tenants
 
         settings, catalog = self._settings, self._catalog
         self._make_databases(tenants(settings))
@@ -58,7 +58,7 @@ class Places:
                 self._publish(Notice(message=f"{name} is given to us: the apps share it as it is"))
 
     def _make_databases(self, declared: tuple[Tenant, ...]) -> None:
-        from supervisor.tenants import DatabasePlaces, Kept
+        from supervisor.stack.tenants import DatabasePlaces, Kept
 
         if self._catalog.admin_url is not None and self._catalog.database_url is not None:
             self.databases = DatabasePlaces(

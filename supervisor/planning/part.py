@@ -1,4 +1,4 @@
-"""One app of the stack: what runs it, and how it is planned. Wiring."""
+"""One app of the stack: what runs it, and how it is planned."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from supervisor.app.app import App
 from supervisor.app.front.model import Front
 from supervisor.app.route import Route
-from supervisor.app_home import AppHome
-from supervisor.app_plan import AppPlan, Surroundings, reloaded
 from supervisor.core.errors import SupervisorError
 from supervisor.core.events import Notice, Publish, Warned
 from supervisor.core.settings import Loaded
+from supervisor.planning.home import AppHome
+from supervisor.planning.plan import AppPlan, Surroundings, reloaded
 from supervisor.triggers.files import stamp
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The variables of every app, looked up in what this supervisor was given, knows and keeps. Wiring."""
+"""The variables of every app, looked up in what this supervisor was given, knows and keeps."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.app_environment import read_env_file
-from supervisor.built_in import Web
 from supervisor.core.secret import Secret
 from supervisor.core.settings import AppEnv, Loaded, Settings
 from supervisor.environment.bindings import WELL_KNOWN, Facts
 from supervisor.environment.resolve import Resolved, Wanted, resolve
+from supervisor.planning.environment import read_env_file
 from supervisor.services.traefik_files import ANY_HOST, routed_host
+from supervisor.stack.built_in import Web
 from supervisor.store.app_secrets import AppSecrets
 
 _NOT_MADE = Secret("-" * 43)

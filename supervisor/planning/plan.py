@@ -1,4 +1,4 @@
-"""The app as the settings say it now: environment, what to run, migrations. Made anew at each reload. Wiring."""
+"""The app as the settings say it now: environment, what to run, migrations. Made anew at each reload."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from pathlib import Path
 from supervisor.app.gate import Excuse, HealthCheck
 from supervisor.app.notify import NotifySocket, Readiness, ReadyFd
 from supervisor.app.spec import AppSpec, OnUnhealthy, ReloadLimits
-from supervisor.app_environment import AppEnvironment
-from supervisor.app_home import AppHome
-from supervisor.app_variables import AppVariables
-from supervisor.app_view import check_paths, view_of
 from supervisor.core.errors import ConfigurationError
 from supervisor.core.secret import Secret
 from supervisor.core.settings import AppSettings, Loaded, Settings, variable
@@ -21,12 +17,16 @@ from supervisor.environment.resolve import complaint
 from supervisor.migrations.command import CommandMigrations, SpawnedRun
 from supervisor.migrations.folder import open_folder
 from supervisor.migrations.model import Migrations
-from supervisor.placement import Placement
+from supervisor.planning.environment import AppEnvironment
+from supervisor.planning.home import AppHome
+from supervisor.planning.variables import AppVariables
+from supervisor.planning.view import check_paths, view_of
 from supervisor.process.child import Identity
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
 from supervisor.process.restart import RestartMode, RestartPolicy
 from supervisor.process.view import Mount
+from supervisor.stack.placement import Placement
 from supervisor.store.given_files import GivenFiles
 
 RELOADED = frozenset(

@@ -40,7 +40,6 @@ from supervisor.engine.network import (
 )
 from supervisor.engine.swarm import Membership, RestartPlan, SwarmRoom
 from supervisor.engine.swarm_plan import Situation, SwarmInit, SwarmSettings
-from supervisor.placement import Placement
 from supervisor.process.child import Command, RunProgram
 from supervisor.process.output import Ring
 from supervisor.process.reaper import Reaper
@@ -49,8 +48,9 @@ from supervisor.services.engine_hub import EngineHub
 from supervisor.services.image_book import ImageBook
 from supervisor.services.ownership.memory import Memory
 from supervisor.services.spec import ServiceSpec
+from supervisor.stack.placement import Placement
+from supervisor.stack.tenure import Tenure
 from supervisor.state import State
-from supervisor.tenure import Tenure
 
 _HUNG_AFTER = 6  # silent for a minute; a busy one answers in seconds
 

@@ -1,0 +1,1 @@
+"""The stack of the chosen mode: where its services live, which they are, whose, and each app's place in them."""
