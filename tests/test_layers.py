@@ -27,7 +27,8 @@ ALLOWED = {
     "observe": BASE,
     "detect": BASE,
     "triggers": {"core"},
-    "cli": {"core"},
+    "client": {"core"},
+    "cli": {"core", "client"},
 }
 LIBRARIES = {
     "docker": {"engine"},
@@ -38,7 +39,7 @@ LIBRARIES = {
     "cryptography": {"store"},
     "minisign": {"releases"},
     "pathspec": {"releases"},
-    "rich": {"cli"},
+    "rich": {"client", "cli"},
 }
 
 

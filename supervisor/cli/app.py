@@ -16,11 +16,11 @@ import typer
 from rich.live import Live
 
 from supervisor import __version__
-from supervisor.cli import render
-from supervisor.cli.client import ControlClient
 from supervisor.cli.options import AsJson, Socket, client_at, end_with
 from supervisor.cli.release import releases
 from supervisor.cli.tenancy import tenancy
+from supervisor.client import render
+from supervisor.client.control import ControlClient
 from supervisor.core.errors import ExitCode, SupervisorError, UnreachableError
 
 _MAX_CANARY_SECONDS = 86400

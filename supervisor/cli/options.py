@@ -8,8 +8,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from supervisor.cli import render
-from supervisor.cli.client import Answer, ControlClient, RefusedError, find
+from supervisor.client import render
+from supervisor.client.control import Answer, ControlClient, RefusedError, find
 from supervisor.core.errors import ExitCode
 
 Socket = Annotated[

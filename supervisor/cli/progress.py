@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from supervisor.cli.client import ControlClient
 from supervisor.cli.sources import Opened
+from supervisor.client.control import ControlClient
 from supervisor.core.errors import SupervisorError
 
 

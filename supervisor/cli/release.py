@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from supervisor.cli import render, sources
-from supervisor.cli.client import RefusedError
+from supervisor.cli import sources
 from supervisor.cli.options import AsJson, Socket, client_at, end_with, got
 from supervisor.cli.progress import told
+from supervisor.client import render
+from supervisor.client.control import RefusedError
 from supervisor.core.errors import ExitCode
 
 releases = typer.Typer(

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli.client import RefusedError
 from supervisor.cli.options import AsJson, Socket, client_at
+from supervisor.client.control import RefusedError
 
 tenancy = typer.Typer(
     help="The apps' own roles, schemas and users in Postgres and Redis.", no_args_is_help=True, add_completion=False

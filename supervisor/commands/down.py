@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from supervisor.cli.client import find
+from supervisor.client.control import find
 from supervisor.commands.env import sources
 from supervisor.commands.load_settings import load
 from supervisor.core.errors import ExitCode, RejectedError, SupervisorError, UnreachableError

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from supervisor.cli import render
-from supervisor.cli.client import Answer, RefusedError, find
+from supervisor.client import render
+from supervisor.client.control import Answer, RefusedError, find
 from supervisor.commands.load_settings import load
 from supervisor.commands.secrets_arguments import parser
 from supervisor.commands.secrets_asked import given_values

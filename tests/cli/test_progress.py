@@ -8,9 +8,9 @@ from typing import cast
 from rich.console import Console
 from rich.progress import Progress
 
-from supervisor.cli.client import ControlClient
 from supervisor.cli.progress import Told, told
 from supervisor.cli.sources import Opened
+from supervisor.client.control import ControlClient
 
 
 def source() -> Opened:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.cli.client import ControlClient
+from supervisor.client.control import ControlClient
 from tests.e2e.conftest import Make
 from tests.e2e.harness import Supervisor, request, wait_until
 

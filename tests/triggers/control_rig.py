@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from anyio.abc import SocketStream, TaskGroup
 
-from supervisor.cli.client import Answer, ControlClient
+from supervisor.client.control import Answer, ControlClient
 from supervisor.core.requests import Outcome, Request, Result
 from supervisor.observe.eventlog import EventLog
 from supervisor.process.output import Ring

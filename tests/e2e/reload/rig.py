@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from supervisor.cli.client import ControlClient
+from supervisor.client.control import ControlClient
 from tests.e2e.harness import Supervisor, is_running, wait_until
 from tests.load.plan import Plan
 from tests.load.process import Load

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from supervisor.cli import render
+from supervisor.client import render
 from supervisor.core import events
 from supervisor.core.events import GenerationState, Health, OverallState, ServiceState
 from supervisor.observe.status import StatusFold
