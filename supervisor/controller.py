@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import anyio
 from anyio.abc import TaskStatus
@@ -42,6 +42,7 @@ def _same(one: Request, other: Request) -> bool:
 class Controller:
     """Long-lived: `await group.start(controller.run)`; requests made before that wait.
 
+    Of the only one of `apps` a reload is one of all, however it was asked for, so that these join each other.
     A reload asked for while one waits joins it; asked for while one runs, it becomes the next, unless the one in hand
     can still `start_over`. So a caller always gets the outcome of a reload that read the disk after its request.
     Shutdown does not queue: cancelling `run` cancels the turn in hand and answers all that wait.
@@ -52,12 +53,14 @@ class Controller:
         carry_out: CarryOut,
         publish: Publish,
         *,
+        apps: Sequence[str] = (),
         start_over: Callable[[Request], bool] = lambda request: False,
         decide: Callable[[Request], Outcome] = lambda request: NOTHING_TO_DECIDE,
         hurry: Callable[[], None] = lambda: None,
     ) -> None:
         self._carry_out = carry_out
         self._publish = publish
+        self._apps = tuple(apps)
         self._start_over = start_over
         self._decide = decide
         self._hurry = hurry
@@ -96,6 +99,8 @@ class Controller:
 
     def post(self, request: Request) -> _Turn:
         """Ask without waiting; the turn tells when it is done."""
+        if request.verb is Verb.RELOAD and (request.target,) == self._apps:
+            request = replace(request, target="")
         if request.verb in DECISIONS:
             decided = _Turn(request)
             decided.finish(self._decide(request))

@@ -134,6 +134,7 @@ class Daemon:
         self._controller = Controller(
             self._orders.carry_out,
             self._publish,
+            apps=self._settings.app_names,
             start_over=self._orders.start_over,
             decide=self._orders.decide,
             hurry=self._orders.end_canary,
@@ -282,13 +283,13 @@ class Daemon:
         )
 
     def _triggers(self, parts: Parts) -> list[TriggerFile]:
-        """A file of one app of several reloads that, any other all apps: so it joins what asks for all of them."""
+        """A file of one app reloads that, one that they share all of them."""
         by_path: dict[Path, list[AppPart]] = {}
         for part in parts.apps.values():
             by_path.setdefault(part.trigger_path, []).append(part)
         found: list[TriggerFile] = []
         for path, sharing in by_path.items():
-            target = sharing[0].name if len(sharing) == 1 < len(parts.apps) else ""
+            target = sharing[0].name if len(sharing) == 1 else ""
             ask = partial(self._controller.request, Request(Verb.RELOAD, "file", target))
             found.append(TriggerFile(path, ask, seen=sharing[0].trigger_seen))
         return found

@@ -86,6 +86,15 @@ async def test_requests_made_before_the_loop_runs_are_kept_and_merged() -> None:
     assert len(work.begun) == 1
 
 
+async def test_a_reload_of_the_only_app_joins_one_of_all_and_of_one_of_several_does_not() -> None:
+    by_name = Request(Verb.RELOAD, "api", "app")
+    alone = Controller(Work(), lambda event: None, apps=["app"])
+    assert alone.post(RELOAD) is alone.post(by_name)
+    assert alone.post(Request(Verb.STOP, "api", "app")).request.target == "app"
+    several = Controller(Work(), lambda event: None, apps=["app", "web"])
+    assert several.post(RELOAD) is not several.post(by_name)
+
+
 async def test_different_requests_do_not_merge_and_keep_their_order() -> None:
     work = Work()
     work.may_end.set()

@@ -52,15 +52,18 @@ class Frames:
         """The pieces that are whole with `data`."""
         if self._terminal:
             return [Output("stdout", data)] if data else []
-        self._rest += data
+        held = self._rest + data
         pieces: list[Output] = []
-        while len(self._rest) >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._rest)
-            end = _HEADER.size + length
-            if len(self._rest) < end:
+        start = 0
+        while len(held) - start >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(held, start)
+            end = start + _HEADER.size + length
+            if len(held) < end:
                 break
-            pieces.append(Output(_NAMES.get(kind, "stdout"), self._rest[_HEADER.size : end]))
-            self._rest = self._rest[end:]
+            pieces.append(Output(_NAMES.get(kind, "stdout"), held[start + _HEADER.size : end]))
+            start = end
+        # Cut once: each line is a frame, and a cut for each would copy all that is behind it.
+        self._rest = held[start:]
         return pieces
 
 

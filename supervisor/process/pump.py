@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import anyio
 
+from supervisor.process.intake import Intake
 from supervisor.process.output import Ring
-from supervisor.process.tail import Tail
 
 _READ_BYTES = 8 * 1024  # a turn's worth: `yes` makes 4,096 lines of it, and the loop waits for them
 _TURN_LINES = 1000  # with longer lines a turn is several reads: each turn costs a wait for the interpreter lock
@@ -36,11 +36,8 @@ class Pump:
     ) -> None:
         self._descriptor = descriptor
         self._ring = ring
-        self._stream = stream
         self._clock = clock
-        self._framer = ring.framer(stream)
-        self._meter = ring.meter(stream)
-        self._tail = Tail(ring.keep_whole)
+        self._intake = Intake(ring, stream, clock=clock)
         self._pipe_bytes = _PIPE_BYTES
         self._ended = False
 
@@ -58,7 +55,7 @@ class Pump:
         finally:
             try:
                 self.drain()
-                self._framer.close()
+                self._intake.close()
             finally:
                 os.close(self._descriptor)
                 self._ended = True
@@ -69,28 +66,28 @@ class Pump:
         The last of it is in the ring then, also when it is a flood.
         """
         for _ in range(_PIPE_BYTES // _READ_BYTES):
-            if self._ended or not self._meter.is_open(self._clock()) or not self._read():
+            if self._ended or not self._intake.is_open or not self._read():
                 break
         else:
             if self._pipe_bytes > _PIPE_BYTES:
                 self._skim()
-        if not self._ended and not self._meter.is_open(self._clock()):
+        if not self._ended and not self._intake.is_open:
             self._skim()
-        self._show_tail()
+        self._intake.show()
 
     async def _wait(self) -> None:
         """Until there is something to read, or what was held back may be shown."""
-        if not self._tail:
+        if not self._intake.holds:
             await anyio.wait_readable(self._descriptor)
             return
-        with anyio.move_on_after(max(0.0, self._meter.opens_at - self._clock())):
+        with anyio.move_on_after(self._intake.opens_in):
             await anyio.wait_readable(self._descriptor)
 
     def _turn(self) -> float:
         """Take one turn's worth; gives how long others have the loop before the next."""
         began = self._clock()
-        if self._meter.is_open(began):
-            self._show_tail()
+        if self._intake.is_open:
+            self._intake.show()
             self._read_turn()
             return 0.0
         self._skim()
@@ -99,8 +96,8 @@ class Pump:
 
     def _read_turn(self) -> None:
         newest = self._ring.number
-        while self._read() and self._ring.number - newest < _TURN_LINES and not self._tail:
-            if not self._meter.is_open(self._clock()):
+        while self._read() and self._ring.number - newest < _TURN_LINES and not self._intake.holds:
+            if not self._intake.is_open:
                 return
 
     def _read(self) -> bool:
@@ -112,27 +109,15 @@ class Pump:
         if not data:
             self._end()
             return False
-        lines = data.count(b"\n")
-        shown = len(data)
-        if lines > (left := self._meter.lines_left):
-            shown -= len(data.split(b"\n", left)[left])
-            lines = left
-        self._meter.charge(max(1, lines), shown, self._clock())
-        self._framer.feed(data[:shown])
-        if shown < len(data):
-            self._meter.close(self._clock())
-            self._hold(data[shown:])
-        return True
-
-    def _hold(self, data: bytes) -> None:
-        if not self._tail:
-            data = self._framer.take_rest() + data
+        if not self._intake.take(data):
             self._grow_pipe()
-        self._tail.push(data, len(data))
+        return True
 
     def _skim(self) -> None:
         """Take all that is there, a big pipe's worth at most, and show none of it yet."""
-        self._hold(b"")
+        if not self._intake.holds:
+            self._grow_pipe()
+        self._intake.hold(b"")
         for _ in range(_FLOOD_PIPE_BYTES // len(_PIECE)):
             try:
                 size = os.readv(self._descriptor, [_PIECE])
@@ -141,7 +126,7 @@ class Pump:
             if not size:
                 self._end()
                 return
-            self._tail.push(_PIECE, size)
+            self._intake.hold(_PIECE, size)
             if size < len(_PIECE):
                 return
 
@@ -151,17 +136,6 @@ class Pump:
             with contextlib.suppress(OSError):
                 self._pipe_bytes = fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _FLOOD_PIPE_BYTES)
 
-    def _show_tail(self) -> None:
-        """Say what was dropped, then show what came last."""
-        if not self._tail:
-            return
-        kept = self._tail.take()
-        if kept.bytes:
-            self._ring.lost(self._stream, kept.lines, kept.bytes)
-        # Not charged: 64 KiB a second at most, and the last words of a crash must not cost those of the next run.
-        self._framer.feed(kept.data)
-
     def _end(self) -> None:
-        self._show_tail()
-        self._framer.close()
+        self._intake.close()
         self._ended = True

@@ -22,6 +22,7 @@ from supervisor.engine.errors import Unavailable
 from supervisor.engine.events import EngineEvent, Lost, StreamItem
 from supervisor.probe.verdict import Verdict
 from supervisor.process.child import Exit
+from supervisor.process.intake import Intake
 from supervisor.process.output import Ring
 
 LOOK_SECONDS = 5.0
@@ -151,21 +152,29 @@ class EngineBackend:
 
     async def _follow(self, seen: Seen) -> None:
         """The output of one run to its end, line by line; a connection that breaks is taken up again."""
-        framers = {name: self.ring.framer(name) for name in ("stdout", "stderr")}
+        intakes = {name: Intake(self.ring, name) for name in ("stdout", "stderr")}
         tail = 0 if seen.run == self._found else _TAIL_LINES
-        while True:
-            try:
-                async with self._engine.containers.follow(seen.container, tail=tail, since=seen.output_since) as pieces:
-                    async for piece in pieces:
-                        framers.get(piece.stream, framers["stdout"]).feed(piece.data)
-                break
-            except Unavailable:
-                tail = 0
-                await anyio.sleep(self._look_seconds)
-            except SupervisorError:
-                break  # it is gone, and its output with it
-        for framer in framers.values():
-            framer.close()
+        async with anyio.create_task_group() as late:
+            while True:
+                try:
+                    async with self._engine.containers.follow(
+                        seen.container, tail=tail, since=seen.output_since
+                    ) as pieces:
+                        async for piece in pieces:
+                            intake = intakes.get(piece.stream, intakes["stdout"])
+                            held = intake.holds
+                            intake.feed(piece.data)
+                            if intake.holds and not held:
+                                late.start_soon(intake.show_when_open)
+                    break
+                except Unavailable:
+                    tail = 0
+                    await anyio.sleep(self._look_seconds)
+                except SupervisorError:
+                    break  # it is gone, and its output with it
+            late.cancel_scope.cancel()
+        for intake in intakes.values():
+            intake.close()
 
     @property
     def container(self) -> str | None:

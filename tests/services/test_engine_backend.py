@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from supervisor.core.errors import ConfigurationError, SupervisorError
 from supervisor.engine.events import EngineEvent, Opened
-from supervisor.process.output import Ring
+from supervisor.engine.streams import Output
+from supervisor.process.meter import Rate
+from supervisor.process.output import GAP, Ring
 from supervisor.services import engine_backend
 from supervisor.services.engine_backend import EngineBackend, Seen
 
@@ -49,23 +52,32 @@ class Driver:
 
 
 class Engine:
-    """Has no output to follow."""
+    """Has the given output to follow, none by default, and ends it at `ends`."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: list[Output] | None = None) -> None:
         self.containers = self
+        self.output = output or []
+        self.ends = anyio.Event()
+        if not self.output:
+            self.ends.set()
 
     @asynccontextmanager
     async def follow(self, name: str, **options: Any) -> AsyncIterator[AsyncIterator[Any]]:
-        async def nothing() -> AsyncIterator[Any]:
-            return
-            yield
+        async def pieces() -> AsyncIterator[Output]:
+            for piece in self.output:
+                yield piece
+                await anyio.lowlevel.checkpoint()
+            await self.ends.wait()
 
-        yield nothing()
+        yield pieces()
 
 
 @asynccontextmanager
-async def running(driver: Driver) -> AsyncIterator[EngineBackend]:
-    backend = EngineBackend(driver, Engine(), Ring("postgres"), look_seconds=0.01)  # type: ignore[arg-type]
+async def running(
+    driver: Driver, engine: Engine | None = None, ring: Ring | None = None
+) -> AsyncIterator[EngineBackend]:
+    made = ring or Ring("postgres")
+    backend = EngineBackend(driver, engine or Engine(), made, look_seconds=0.01)  # type: ignore[arg-type]
     async with anyio.create_task_group() as group:
         await group.start(backend.run)
         yield backend
@@ -125,3 +137,42 @@ async def test_what_cannot_be_placed_is_an_error_with_the_engines_reason() -> No
     async with running(driver) as backend:
         with pytest.raises(SupervisorError, match="cannot start 'shop-postgres': no suitable node"):
             await backend.start()
+
+
+async def _shown(ring: Ring, text: str) -> None:
+    with anyio.fail_after(10):
+        while not any(line.text == text for line in ring.tail(100_000)):
+            await ring.wait_newer(ring.number)
+
+
+def _flood() -> list[Output]:
+    """A frame a line, as the engine sends them; the last line comes in two of them."""
+    lines = [Output("stdout", b"%06d\n" % number) for number in range(20_000)]
+    return [*lines, Output("stderr", b"an error\n"), Output("stdout", b"the last "), Output("stdout", b"one\n")]
+
+
+async def test_a_container_that_floods_is_cut_counted_and_told_and_its_last_words_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("supervisor.process.meter.PAUSE_SECONDS", 0.3)
+    told: list[int] = []
+    ring = Ring("postgres", rate=Rate(lines=1000, bytes=0), on_dropped=lambda dropped: told.append(dropped.lines))
+    async with running(Driver(OLD), Engine(_flood()), ring):
+        await _shown(ring, "the last one")
+    texts = [line.text for line in ring.tail(100_000) if line.stream == "stdout"]
+    assert texts[:1000] == [f"{number:06}" for number in range(1000)]
+    assert len(texts) + ring.lines_dropped == 20_001
+    assert len(texts) < 5000
+    assert sum(told) == ring.lines_dropped
+    assert [line.text for line in ring.tail(100_000) if line.stream == "stderr"] == ["an error"]
+    assert any(line.stream == GAP for line in ring.tail(100_000))
+
+
+async def test_what_a_container_that_ends_in_a_flood_said_last_is_shown_at_once() -> None:
+    ring = Ring("postgres", rate=Rate(lines=1000, bytes=0))
+    engine = Engine(_flood())
+    engine.ends.set()
+    async with running(Driver(OLD), engine, ring):
+        await _shown(ring, "the last one")
+    texts = [line.text for line in ring.tail(100_000) if line.stream == "stdout"]
+    assert len(texts) + ring.lines_dropped == 20_001
