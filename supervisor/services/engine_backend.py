@@ -99,7 +99,8 @@ class EngineBackend:
         self._when_up = when_up
         self._look_seconds = look_seconds
         self._seen = Seen()
-        self._found: str | None = None  # the run that was there when we came; its output until then is in older logs
+        self._found: str | None = None  # the run of the first look, which may be older than we are, or newer
+        self._began = time.time()  # output before this is in older logs; the engine may have begun a run since
         self._started_as: str | None = None
         self._made = False
         self._died = ("", 0)
@@ -153,13 +154,11 @@ class EngineBackend:
     async def _follow(self, seen: Seen) -> None:
         """The output of one run to its end, line by line; a connection that breaks is taken up again."""
         intakes = {name: Intake(self.ring, name) for name in ("stdout", "stderr")}
-        tail = 0 if seen.run == self._found else _TAIL_LINES
+        since = seen.output_since if seen.run != self._found else max(seen.output_since, self._began)
         async with anyio.create_task_group() as late:
             while True:
                 try:
-                    async with self._engine.containers.follow(
-                        seen.container, tail=tail, since=seen.output_since
-                    ) as pieces:
+                    async with self._engine.containers.follow(seen.container, tail=_TAIL_LINES, since=since) as pieces:
                         async for piece in pieces:
                             intake = intakes.get(piece.stream, intakes["stdout"])
                             held = intake.holds
@@ -168,7 +167,7 @@ class EngineBackend:
                                 late.start_soon(intake.show_when_open)
                     break
                 except Unavailable:
-                    tail = 0
+                    since = time.time()
                     await anyio.sleep(self._look_seconds)
                 except SupervisorError:
                     break  # it is gone, and its output with it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from supervisor.core.errors import ConfigurationError, SupervisorError
+from supervisor.engine.errors import Unavailable
 from supervisor.engine.events import EngineEvent, Opened
 from supervisor.engine.streams import Output
 from supervisor.process.meter import Rate
@@ -58,15 +60,22 @@ class Engine:
         self.containers = self
         self.output = output or []
         self.ends = anyio.Event()
+        self.since: list[float] = []
+        self.breaks = 0
         if not self.output:
             self.ends.set()
 
     @asynccontextmanager
     async def follow(self, name: str, **options: Any) -> AsyncIterator[AsyncIterator[Any]]:
+        self.since.append(options["since"])
+
         async def pieces() -> AsyncIterator[Output]:
             for piece in self.output:
                 yield piece
                 await anyio.lowlevel.checkpoint()
+            if self.breaks:
+                self.breaks -= 1
+                raise Unavailable("gone for a moment")
             await self.ends.wait()
 
         yield pieces()
@@ -176,3 +185,29 @@ async def test_what_a_container_that_ends_in_a_flood_said_last_is_shown_at_once(
         await _shown(ring, "the last one")
     texts = [line.text for line in ring.tail(100_000) if line.stream == "stdout"]
     assert len(texts) + ring.lines_dropped == 20_001
+
+
+async def test_of_a_run_that_is_found_all_is_followed_since_we_are_there() -> None:
+    """It may be years old; or the engine began it, a moment after us and before our first look."""
+    before = time.time()
+    engine, driver = Engine([Output("stdout", b"ready\n")]), Driver(OLD)
+    async with running(driver, engine) as backend:
+        await _shown(backend.ring, "ready")
+        assert [before <= since <= time.time() for since in engine.since] == [True]
+        driver.seen = NEW
+        backend.on_event(Opened())
+        with anyio.fail_after(5):
+            while len(engine.since) < 2:
+                await anyio.sleep(0.01)
+        assert engine.since[1] == 0.0, "of a new one all of it"
+
+
+async def test_a_connection_that_breaks_is_taken_up_where_it_was() -> None:
+    engine = Engine([Output("stdout", b"ready\n")])
+    engine.breaks = 1
+    before = time.time()
+    async with running(Driver(OLD), engine):
+        with anyio.fail_after(5):
+            while len(engine.since) < 2:
+                await anyio.sleep(0.01)
+    assert before <= engine.since[0] < engine.since[1] <= time.time()
