@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 import docker
 import docker.errors
@@ -30,6 +30,7 @@ from supervisor.engine import resources
 from supervisor.engine.background import running_beside
 from supervisor.engine.errors import Unavailable, refusal
 from supervisor.engine.events import EngineEvent, Lost, Opened, StreamItem, retry_delay
+from supervisor.engine.handover import Handover
 from supervisor.engine.streams import Decoded, JsonLines
 
 OLDEST_API = (1, 41)
@@ -38,8 +39,6 @@ NEWEST_API = (1, 48)
 
 INFO_SECONDS = 30.0
 """While a pull asks name servers that do not answer, `/info` waits for a lock with it (20.10: 10 s); others answer."""
-
-_BUFFERED_CHUNKS = 16
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,8 @@ class Engine:
     ) -> AsyncIterator[ObjectReceiveStream[bytes]]:
         """An endless answer, piece by piece; only its opening has a limit. `body` is sent as JSON.
 
-        Without `piece_bytes` pieces are as the engine sends them, which only a chunked answer has. Else they are of
-        that size: what is large and not chunked would be read into one piece.
+        Without `piece_bytes` it is read as the engine sends it, which only a chunked answer has in pieces. Else by that
+        size: what is large and not chunked would be read into one piece. What came meanwhile is given as one.
 
         Leaving the block ends the connection, and with it the thread that reads it: none is left when this returns
         (over ssh, whose channel cannot be woken, it is left to end by itself).
@@ -185,12 +184,11 @@ class Engine:
         try:
             if response.status_code >= 400:
                 raise refusal(action, response.status_code, _message(response.content))
-            send, receive = anyio.create_memory_object_stream[bytes](_BUFFERED_CHUNKS)
             broken = f"{action}: the connection to {self.endpoint.url} broke"
             abandon = self.endpoint.url.startswith("ssh:")
-            pump = _Pump(response, send, broken, abandon=abandon, piece_bytes=piece_bytes)
-            async with receive, running_beside(pump.run, before_end=pump.shut):
-                yield _Checked(receive, pump)
+            pump = _Pump(response, broken, abandon=abandon, piece_bytes=piece_bytes)
+            async with running_beside(pump.run, before_end=pump.shut):
+                yield pump
         finally:
             response.close()
 
@@ -322,59 +320,47 @@ class _UnixAdapter(docker.transport.UnixHTTPAdapter):  # type: ignore[misc, unus
         return pool
 
 
-class _Pump:
-    """Reads an endless answer in a thread and hands it to a stream of ours."""
+class _Pump(ObjectReceiveStream[bytes]):
+    """Reads an endless answer in a thread; at its end raises what ended it, if that was no orderly end."""
 
-    def __init__(
-        self, response: Any, send: ObjectSendStream[bytes], broken: str, *, abandon: bool, piece_bytes: int | None
-    ) -> None:
+    def __init__(self, response: Any, broken: str, *, abandon: bool, piece_bytes: int | None) -> None:
         self._response = response
-        self._send = send
         self._broken = broken
         self._abandon = abandon
         self._piece_bytes = piece_bytes
-        self.failure: Unavailable | None = None
+        self._handover = Handover()
+        self._failure: Unavailable | None = None
 
     async def run(self) -> None:
         # Not abandoned: `shut` wakes the thread, so that it is gone when this returns.
         limiter = anyio.CapacityLimiter(1)
-        async with self._send:
-            try:
-                await anyio.to_thread.run_sync(self._read, abandon_on_cancel=self._abandon, limiter=limiter)
-            except OSError as error:
-                self.failure = Unavailable(f"cannot {self._broken} ({_reason(error) or error}); is the engine running?")
+        try:
+            await anyio.to_thread.run_sync(self._read, abandon_on_cancel=self._abandon, limiter=limiter)
+        except OSError as error:
+            self._failure = Unavailable(f"cannot {self._broken} ({_reason(error) or error}); is the engine running?")
+        finally:
+            self._handover.end()
 
     def shut(self) -> None:
         """Wake the reading thread for good; does not block."""
+        self._handover.close()
         with suppress(OSError, ValueError, RuntimeError):
             self._response.raw.shutdown()
 
     def _read(self) -> None:
         chunks: Iterator[bytes] = self._response.iter_content(self._piece_bytes)
         for chunk in chunks:
-            try:
-                anyio.from_thread.run(self._send.send, chunk)
-            except anyio.BrokenResourceError:
-                return  # its reader has left
-
-
-class _Checked(ObjectReceiveStream[bytes]):
-    """The pieces; at the end raises what ended them, if it was no orderly end."""
-
-    def __init__(self, receive: ObjectReceiveStream[bytes], pump: _Pump) -> None:
-        self._receive = receive
-        self._pump = pump
+            if not self._handover.put(chunk):
+                return
 
     async def receive(self) -> bytes:
-        try:
-            return await self._receive.receive()
-        except anyio.EndOfStream:
-            if self._pump.failure is not None:
-                raise self._pump.failure from None
-            raise
+        if data := await self._handover.take():
+            return data
+        raise self._failure or anyio.EndOfStream
 
     async def aclose(self) -> None:
-        await self._receive.aclose()
+        self._handover.close()
+        await anyio.lowlevel.checkpoint()
 
 
 def _decode(answer: _Answer) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.docker.conftest import Measured
 from tests.e2e.docker.documented import Documented, booted, booted_again, survive
 from tests.e2e.docker.stack import APP_PORT, Kind, Stack
+from tests.e2e.harness import wait_until
 
 pytestmark = pytest.mark.engine
 _SWARM_PORT = 2377
@@ -58,8 +59,14 @@ class TestDind(Documented):
             stack.share.engine.run("start", stack.container)
 
         survive(stack, measured, stop_and_start, booted_again(stack))
-        said = stack.output("postgres", after=stack.events("supervisor.started")[-1]["at"])
-        assert "database system was shut down at" in said
+        began = stack.events("supervisor.started")[-1]["at"]
+
+        def shut_down() -> bool:
+            return "database system was shut down at" in stack.output("postgres", after=began)
+
+        # Its output comes by way of the engine, and may come behind its first answers.
+        wait_until("Postgres said that it had been shut down", shut_down, limit=10)
+        said = stack.output("postgres", after=began)
         assert not re.search("not properly shut down|automatic recovery", said)
 
     def test_postgres_and_redis_are_reached_by_nobody_outside(self, stack: Stack) -> None:

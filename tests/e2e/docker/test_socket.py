@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.docker.conftest import Measured
 from tests.e2e.docker.documented import Documented, booted, booted_again, standing, survive
 from tests.e2e.docker.stack import APP_PORT, DATA_SERVICES, Kind, Stack
+from tests.e2e.harness import wait_until
 
 pytestmark = pytest.mark.engine
 _INSIDE = {"postgres": 5432, "redis": 6379}
@@ -64,6 +65,17 @@ class TestSocket(Documented):
 
         survive(stack, measured, stop_and_start, booted_again(stack))
         assert {name: standing(stack)[name] for name in DATA_SERVICES} == {name: before[name] for name in DATA_SERVICES}
+
+    def test_a_postgres_that_floods_is_cut_counted_and_told_while_status_answers(self, stack: Stack) -> None:
+        sql = "do $$ begin for i in 1..60000 loop raise log 'flood %', i; end loop; raise log 'the end'; end $$"
+        login = ("-U", stack.name, "-d", stack.name)
+        stack.docker("exec", stack.containers()["postgres"], "psql", "-XAtqc", sql, *login)
+        assert json.loads(stack.inside("supervisor", "status", "--json"))["state"] == "running"
+        told = stack.wait_event("log.dropped", source="postgres", limit=30)
+        assert told["count"] > 1000
+        assert "postgres printed faster than 10000 lines" in told["msg"]
+        wait_until("its last words are there", lambda: "the end" in stack.output("postgres"), limit=30)
+        assert stack.output("postgres").count("LOG:  flood") < 50_000
 
     def test_postgres_and_redis_are_reached_by_nobody_outside(self, stack: Stack) -> None:
         other = stack.share.network("other", "--driver", "overlay", "--attachable")
