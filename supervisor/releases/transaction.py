@@ -32,8 +32,18 @@ from supervisor.releases.ways import is_given_up
 class Apply:
     """One transaction; `run` it once, as the only writer of `records`."""
 
-    def __init__(self, records: Records, admitted: Admitted, steps: Steps, *, transaction: str, actor: str) -> None:
-        self.report = Report(release=admitted.release, before=records.state.active)
+    def __init__(
+        self,
+        records: Records,
+        admitted: Admitted,
+        steps: Steps,
+        *,
+        transaction: str,
+        actor: str,
+        report: Report | None = None,
+    ) -> None:
+        self.report = report if report is not None else Report()
+        self.report.release, self.report.before = admitted.release, records.state.active
         self._records = records
         self._layout = records.layout
         self._admitted = admitted

@@ -89,14 +89,24 @@ class Updates:
         async with self._lock:
             pass
 
-    async def apply(self, admitted: Admitted, blocks: AsyncIterator[bytes], steps: Steps, *, actor: str) -> Report:
+    async def apply(
+        self,
+        admitted: Admitted,
+        blocks: AsyncIterator[bytes],
+        steps: Steps,
+        *,
+        actor: str,
+        report: Report | None = None,
+    ) -> Report:
         """Bring it into service; returns once the bake is over, with the release on trial until `confirm`.
 
-        Raises RejectedError or RolledBackError, with the old release serving.
+        Raises RejectedError or RolledBackError, with the old release serving; a `report` that is given has the phases
+        as far as they came.
         """
         async with self._one_at_a_time():
             await self._look_at_image()
-            work = Apply(self._records, admitted, steps, transaction=secrets.token_hex(6), actor=actor)
+            transaction = secrets.token_hex(6)
+            work = Apply(self._records, admitted, steps, transaction=transaction, actor=actor, report=report)
             try:
                 await work.run(blocks)
                 self._journal = work.journal

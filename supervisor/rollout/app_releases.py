@@ -136,7 +136,11 @@ class AppReleases:
 
     async def apply(self, admitted: Admitted, blocks: AsyncIterator[bytes], actor: str) -> Outcome:
         """Bring a release into service."""
-        outcome = await self._outcome(lambda: self.updates.apply(admitted, blocks, self._steps(), actor=actor))
+
+        async def work(report: Report) -> Report:
+            return await self.updates.apply(admitted, blocks, self._steps(), actor=actor, report=report)
+
+        outcome = await self._outcome(work)
         if outcome.ok:
             await self._homes.note_image()
         return outcome
@@ -153,7 +157,7 @@ class AppReleases:
                 elapsed_seconds=round(anyio.current_time() - started, 3),
                 detail={"release": self.updates.state.active, "before": before},
             )
-        return await self._outcome(lambda: self.updates.roll_back(target, self._steps(), actor=actor))
+        return await self._outcome(lambda _: self.updates.roll_back(target, self._steps(), actor=actor))
 
     async def _go_back(self) -> Outcome:
         return await self.roll_back("", "probation")
@@ -169,7 +173,7 @@ class AppReleases:
         """Apply what is due of contract migrations; `give_up` ways back that may not live on the database then."""
         names: tuple[str, ...] = ()
 
-        async def work() -> Report:
+        async def work(_: Report) -> Report:
             nonlocal names
             self._check_serves_active()
             names = await self.updates.contract(self._database(), give_up=give_up, actor=actor)
@@ -208,11 +212,12 @@ class AppReleases:
                 )
             )
 
-    async def _outcome(self, work: Callable[[], Awaitable[Report]]) -> Outcome:
+    async def _outcome(self, work: Callable[[Report], Awaitable[Report]]) -> Outcome:
+        """What `work` came to; of what failed the report that it was given says how far it came."""
         started = anyio.current_time()
         report, result, reason = Report(), Result.OK, ""
         try:
-            report = await work()
+            report = await work(report)
         except SupervisorError as error:
             result, reason = result_of(error), str(error)
         except OSError as error:

@@ -58,6 +58,7 @@ def test_release_that_is_broken_is_refused_under_load_and_nothing_fails(
     assert failures(reports) == {}
     assert outcome["result"] == "rejected"
     assert why in outcome["reason"]
+    assert {"receive", "unpack", "try"} <= set(outcome["phases"]), "also of what failed it is said how far it came"
     assert serves(app) == "1"
     assert app.history() == [("apply", "rejected")]
     assert app.state()["active"] == "baked"
@@ -73,6 +74,7 @@ def test_release_that_dies_in_the_bake_is_rolled_back(app: ReleasedApp) -> None:
     assert set(lost) <= LOST
     assert sum(lost.values()) <= MOST_LOST
     assert outcome["result"] == "rolled_back"
+    assert outcome["phases"]["try"] >= 1.5
     assert serves(app) == "1"
     assert (app.state()["active"], app.state()["trial"]) == ("baked", False)
     assert app.history() == [("apply", "rolled_back")]
