@@ -93,7 +93,7 @@ class RedisTenancy:
         return url_as(self._admin, user=wish.user(app), password=password)
 
 
-_OFF = ("reset",)
+_OFF = ("reset", "resetchannels")
 """No password, no right, off; a user's sessions end at their next command."""
 
 

@@ -25,13 +25,13 @@ _COMMANDS = (
     *("+@transaction", "-@admin", "-@dangerous", "-scan", "-randomkey"),
     *("+eval", "+evalsha", "+script|load", "+script|exists"),
     *("+publish", "+subscribe", "+psubscribe", "+unsubscribe", "+punsubscribe", "+pubsub|numsub"),
-    *("+auth", "+hello", "+ping", "+echo", "+quit", "+reset", "+select", "+command", "+time", "+wait"),
+    *("+auth", "+hello", "+ping", "+echo", "+reset", "+select", "+command", "+time", "+wait"),
     *("+client|setname", "+client|getname", "+client|id", "+client|reply", "+memory|usage"),
     # Queues ask it for the version before anything else; it tells counts and sizes of the server, no key.
     "+info",
 )
 _LATER: Mapping[tuple[int, int], tuple[str, ...]] = {
-    (7, 0): ("+eval_ro", "+evalsha_ro", "+spublish", "+ssubscribe", "+sunsubscribe", "+client|info"),
+    (7, 0): ("+quit", "+eval_ro", "+evalsha_ro", "+spublish", "+ssubscribe", "+sunsubscribe", "+client|info"),
     (7, 2): ("+client|setinfo",),
 }
 _GLOB = re.compile(r"([*?\[\]\\^])")
@@ -81,7 +81,8 @@ def user_rules(wish: RedisWish, keys: Keys, *, version: tuple[int, int] = OLDEST
     start = _GLOB.sub(r"\\\1", keys.start)
     later = (rule for since, rules in _LATER.items() if version >= since for rule in rules)
     hashes = (f"#{password_hash(password)}" for password in wish.passwords.get(keys.app, ()))
-    return ("reset", "on", *hashes, f"~{start}*", f"&{start}*", *_COMMANDS, *later)
+    # Redis 6.2 lets a new user have all channels; then one by name is an error.
+    return ("reset", "resetchannels", "on", *hashes, f"~{start}*", f"&{start}*", *_COMMANDS, *later)
 
 
 def password_hash(password: Secret) -> str:

@@ -418,9 +418,12 @@ async def test_session_that_drops_its_role_does_no_harm(each: Server) -> None:
         wish = stack.wish(AUTH, ADMIN)
         await stack.tenancy.ensure(wish)
         async with connected(stack.url("auth")) as session:
-            for reset in ("DISCARD ALL", "RESET ALL", "RESET ROLE"):  # poolers' words: they change nothing of it
+            for reset in ("RESET ALL", "RESET ROLE"):  # poolers' words: they change nothing of it
                 await session.execute(reset)
                 assert await session.fetchval("SELECT current_user::text") == f"{stack.name}_auth"
+            # Before the minors of November 2024 (15.9, 16.5) this one leaves the login as itself.
+            await session.execute("DISCARD ALL")
+            assert await session.fetchval("SELECT current_user::text") in (f"{stack.name}_auth", f"{stack.name}_auth_a")
         await execute(stack.url("auth"), "SET ROLE NONE", "CREATE TABLE users AS SELECT 1 AS id")
         assert await value(stack.url("auth", Slot.B), "SELECT id FROM users") == 1
         assert await value(stack.url("admin-auth"), "SELECT id FROM auth.users") == 1
