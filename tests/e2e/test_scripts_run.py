@@ -72,8 +72,8 @@ class Stack:
         self.process = Process(self._argv, log=log, cwd=Path("/"), env=self.env, uid=self.uid)
         self.process.start()
         try:
-            wait_until(lambda: self._serves(self.port), what="the app", limit_seconds=_INSTALL_SECONDS)
-            wait_until(lambda: self._serves(self.http_port), what="the route through Traefik")
+            wait_until(lambda: self.serves(self.port), what="the app", limit_seconds=_INSTALL_SECONDS)
+            wait_until(lambda: self.serves(self.http_port), what="the route through Traefik")
         except BaseException:
             self.process.clean_up(signal.SIGINT)
             raise
@@ -108,7 +108,7 @@ class Stack:
     def output(self) -> str:
         return self.process.log.read_text()
 
-    def _serves(self, port: int) -> bool:
+    def serves(self, port: int) -> bool:
         assert self.process.running, self.output
         try:
             return self.request(port, "GET", "/api/health")[0] == 200
@@ -140,6 +140,7 @@ def test_the_workspace_of_five_apps_comes_up(checkout: Path, tmp_path: Path) -> 
     stack = Stack(checkout, tmp_path, "workspace", port=ports["web"], host="web.localhost")
     with stack:
         assert "0 notes are kept here" in stack.request(stack.http_port, "GET", "/")[1]
+        wait_until(lambda: stack.serves(ports["admin"]), what="the app that is started last")
         assert "0 notes, 0 sessions" in stack.request(ports["admin"], "GET", "/")[1]
         assert stack.interrupt() == 0, stack.output
 

@@ -20,6 +20,7 @@ from tests.load.report import Report
 STREAM_SECONDS = 4.0
 _RATE = 100.0
 _CONNECTIONS = 8
+_LIVES_SECONDS = 0.25  # of a new connection, on a machine that is busy
 _DOCKERFILE = """
 FROM {parent}
 RUN rm -rf /app/*
@@ -82,6 +83,8 @@ class Loads:
             for url in stack.urls
         ]
         self._loads = [Load(plan) for plan in plans]
+        self.most_in_hand = round(sum(plan.connections or plan.rate * _LIVES_SECONDS for plan in plans))
+        """Requests that an app can have at one moment: one for each connection that is open."""
         self._running = ExitStack()
 
     def __enter__(self) -> Loads:

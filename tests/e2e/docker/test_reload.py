@@ -28,7 +28,6 @@ WAYS = (
     ("supervisor", "reload"),
 )
 _DOCKER_STOP_SECONDS = 10  # the engine's default, then it kills
-_MOST_LOST = 20
 _ASK_HEADERS = r"""exec 3<>"/dev/tcp/$0/80"
 printf 'GET /headers HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' >&3
 hostname -I
@@ -67,7 +66,7 @@ class Reloads:
             reports = loads.stop()
         lost = failures(reports)
         assert set(lost) <= LOST
-        assert sum(lost.values()) <= _MOST_LOST
+        assert sum(lost.values()) <= loads.most_in_hand
         assert longest_ms(reports) < 5000
 
     def test_streams_stay_over_a_reload_until_their_bound_and_no_request_fails(self, stack: EchoStack) -> None:
