@@ -11,7 +11,7 @@ import anyio
 from supervisor.detect.attempt import Launch, run_once
 from supervisor.detect.entry import Entry, Runtime, find_entry
 from supervisor.detect.judge import Search, advance, is_needed, settle
-from supervisor.detect.launch import Order, make_launch
+from supervisor.detect.launch import Order, installations, make_launch
 from supervisor.detect.model import Detected, DetectionError, Ending, Reader, Run
 from supervisor.detect.sources import SourceFiles
 from supervisor.detect.summary import Finding, summarize, telling, why_incomplete
@@ -94,7 +94,8 @@ async def _reaping() -> AsyncIterator[Reaper]:
 
 
 async def _loader(reaper: Reaper, entry: Entry, order: Order) -> Loader:
-    launch = Launch("node --version", (entry.program, "--version"), str(order.app_dir), {"PATH": order.path})
+    keep = installations(entry.program, order.path)
+    launch = Launch("node --version", (entry.program, "--version"), str(order.app_dir), {"PATH": order.path}, keep)
     run = await run_once(reaper, launch, {}, seconds=_VERSION_SECONDS)
     return loader_for("\n".join(run.output), order.app_dir)
 

