@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supervisor.app.front.model import Traffic
 
@@ -59,6 +59,13 @@ class Bake:
         self._errors = errors
         self._origin: _Reading | None = None
         self._readings: deque[_Reading] = deque()
+        self._forgiven = 0
+
+    def forgive(self, refused: int) -> None:
+        """Hold the tries so far that made no connection, `refused` since the switch, against nobody."""
+        self._forgiven = refused
+        self._origin = _without_refused(self._origin) if self._origin is not None else None
+        self._readings = deque(map(_without_refused, self._readings))
 
     def judge(self, now: float, traffic: Traffic, beside: Traffic | None = None) -> str:
         """Why the new generation is worse, with figures; empty while it is not. `now` are seconds of any one clock.
@@ -66,6 +73,8 @@ class Bake:
         `traffic` are its counts since the switch. In a canary `beside` are those of the one that serves beside it, from
         any start: they are compared over the same time then, so that what hits both is held against neither.
         """
+        forgiven = min(self._forgiven, traffic.refused)
+        traffic = replace(traffic, unreached=traffic.unreached - forgiven)
         reading = _Reading(now, traffic, beside or Traffic())
         origin = self._keep(reading)
         for words, start in (("in the last second", self._readings[0]), ("since the switch", origin)):
@@ -92,6 +101,10 @@ class Bake:
     def _begin(self, origin: _Reading) -> _Reading:
         self._origin, self._readings = origin, deque([origin])
         return origin
+
+
+def _without_refused(reading: _Reading) -> _Reading:
+    return replace(reading, new=replace(reading.new, unreached=reading.new.lost))
 
 
 def _fell(earlier: _Reading, later: _Reading) -> bool:

@@ -8,6 +8,7 @@ from supervisor.app.bake import READ_SECONDS, Bake
 from supervisor.app.front.model import FrontError, Traffic, traffic_of
 from supervisor.app.lineup import Lineup
 from supervisor.app.run import Run
+from supervisor.app.verdict import why_worse
 from supervisor.core.errors import RejectedError
 from supervisor.core.requests import Canary
 
@@ -70,7 +71,7 @@ class CanaryRun:
                 return candidate.trouble.reason
             new, old = await traffic_of(front, candidate.place), await traffic_of(front, serving.place)
             if new is not None and old is not None:
-                why = bake.judge(anyio.current_time(), new, old)
+                why = await why_worse(bake, candidate.place, new, old)
                 if why:
                     return why
             with anyio.move_on_after(READ_SECONDS):

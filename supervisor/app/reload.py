@@ -17,6 +17,7 @@ from supervisor.app.keeper import Keeper
 from supervisor.app.lineup import Lineup
 from supervisor.app.run import Ended, Run
 from supervisor.app.spec import AppSpec
+from supervisor.app.verdict import why_worse
 from supervisor.core.errors import RejectedError, RolledBackError, SupervisorError
 from supervisor.core.requests import Canary
 
@@ -240,7 +241,7 @@ class Reload:
         while True:
             traffic = await traffic_of(self._lineup.front, candidate.place)
             if traffic is not None:
-                why = bake.judge(anyio.current_time(), traffic)
+                why = await why_worse(bake, candidate.place, traffic)
                 if why and not self.spec.excuse():
                     candidate.report(Ended(why, hung=True))
                     return

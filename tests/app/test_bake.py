@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from supervisor.app import bake
 from supervisor.app.bake import Bake, is_worse
-from supervisor.app.front.model import Traffic
+from supervisor.app.front.model import Place, Traffic
+from supervisor.app.verdict import why_worse
 
 READ_SECONDS = 0.05
 BAKE_SECONDS = 5.0
@@ -185,3 +187,36 @@ def test_shares_alone_would_give_false_alarms(monkeypatch: pytest.MonkeyPatch) -
     """What the evidence is for, and that the simulation can see a false alarm."""
     monkeypatch.setattr(bake, "_EVIDENCE", 0.0)
     assert false_alarms(100, 0.01, 200) > 40
+
+
+def test_what_is_forgiven_does_not_count_and_what_comes_after_does() -> None:
+    judge = Bake(CLEAN)
+    assert judge.judge(0.05, Traffic(answered=1, unreached=9)).startswith("9 of 10 requests failed")
+    judge.forgive(9)
+    assert judge.judge(0.05, Traffic(answered=1, unreached=9)) == ""
+    assert judge.judge(0.10, Traffic(answered=50, unreached=10)) == "", "one more is not yet enough"
+    assert judge.judge(0.15, Traffic(answered=50, unreached=19)).startswith("10 of 60 requests failed")
+
+
+def test_lost_answers_are_not_forgiven_with_tries_that_made_no_connection() -> None:
+    judge = Bake(CLEAN)
+    assert judge.judge(0.05, Traffic(answered=1, unreached=12, lost=6))
+    judge.forgive(6)
+    assert judge.judge(0.05, Traffic(answered=1, unreached=12, lost=6)).startswith("6 of 7 requests failed")
+
+
+def _listening(takes: bool) -> tuple[socket.socket, Place]:
+    held = socket.create_server(("127.0.0.1", 0)) if takes else socket.socket()
+    if not takes:
+        held.bind(("127.0.0.1", 0))
+    return held, Place("line", "127.0.0.1", held.getsockname()[1])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("takes", "why"), [(True, ""), (False, "9 of 10 requests failed")])
+async def test_a_generation_is_asked_itself_whether_it_refuses_connections(takes: bool, why: str) -> None:
+    held, place = _listening(takes)
+    with held:
+        assert (await why_worse(Bake(CLEAN), place, Traffic(answered=1, unreached=9))).startswith(why)
+        assert bool(await why_worse(Bake(CLEAN), place, Traffic(answered=1, unreached=9))) is not takes
+        assert await why_worse(Bake(CLEAN), place, Traffic(answered=10, failed=9)), "5xx needs no other word"

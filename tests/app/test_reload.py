@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -167,6 +168,23 @@ async def test_bad_answers_in_the_bake_are_rolled_back() -> None:
         assert isinstance(outcome.error, RolledBackError)
         assert "50 of 100 requests failed" in str(outcome.error)
         await as_before(room)
+
+
+async def test_tries_without_a_connection_are_held_against_nobody_who_takes_connections() -> None:
+    """As the proxy counts them on a machine that has no time: 9 of 10, and none of them lost."""
+    async with started(limits=BAKED) as room:
+        outcome = Outcome()
+        room.front.counts[room.active.place] = Traffic(answered=114)
+        room.group.start_soon(outcome.of, room)
+        await phase(room, "bake")
+        with socket.create_server(("127.0.0.1", room.active.place.port)):
+            room.front.counts[room.active.place] = Traffic(answered=1, unreached=9)
+            asked = room.front.calls.count("traffic")
+            await until(lambda: room.front.calls.count("traffic") > asked + 3)
+            assert not outcome.over.is_set()
+        room.front.counts[room.active.place] = Traffic(answered=100, failed=50, unreached=9)
+        await outcome.over.wait()
+        assert "50 of 100 requests failed (50 %: 50 answers 5xx)" in str(outcome.error)
 
 
 async def test_front_that_cannot_be_read_for_a_moment_ends_no_bake() -> None:

@@ -59,6 +59,11 @@ class Traffic:
     unreached: int = 0
     lost: int = 0
 
+    @property
+    def refused(self) -> int:
+        """Tries that made no connection; the proxy makes others, so that it need not be requests that failed."""
+        return self.unreached - self.lost
+
     def since(self, earlier: Traffic) -> Traffic:
         """What was counted after `earlier`; what is going on now stays as it is."""
         return Traffic(
