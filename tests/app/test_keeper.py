@@ -96,7 +96,8 @@ async def test_crash_during_the_switch_of_a_reload_does_not_stop_what_it_brought
 
 async def test_holding_answer_that_comes_too_late_is_not_given() -> None:
     async with open_room() as room:
-        await room.kept(room.spec(limits=ReloadLimits(bake_seconds=0, hold_seconds=0.05)))
+        # Long enough for the next generation to come to its switch first, on a machine that is busy too.
+        await room.kept(room.spec(limits=ReloadLimits(bake_seconds=0, hold_seconds=1.5)))
         switching = room.front.hang("switch")
         crash(room.active)
         await switching.reached.wait()

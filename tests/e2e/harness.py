@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -23,10 +24,22 @@ NOTES = REPO / "examples" / "notes"
 LIMIT = 60.0
 
 
+def _worker() -> int:
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+_SHARES = 8
+_turns = itertools.count(secrets.randbelow(600))
+
+
 def free_port() -> int:
-    """A port free now, below the range of outgoing connections, so that nothing takes it by chance."""
+    """A port free now, given once, and to this process of the tests alone.
+
+    Below those that supervisors choose by themselves, and those of outgoing connections, so that none takes it by
+    chance before it is used.
+    """
     while True:
-        port = 10000 + secrets.randbelow(20000)
+        port = 10000 + (next(_turns) * _SHARES + _worker() % _SHARES) % 5000
         with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
             return port
 
@@ -36,8 +49,7 @@ def app_ports() -> str:
 
     Each supervisor gives them in turn: of two that begin at the same port, an app of one finds it taken.
     """
-    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    low = 30000 + 900 * (process % 3) + 20 * secrets.randbelow(36)
+    low = 30000 + 900 * (_worker() % 3) + 20 * secrets.randbelow(36)
     return f"{low}-{low + 199}"
 
 

@@ -14,8 +14,9 @@ from supervisor.core.errors import ConfigurationError, PrivilegeError
 from supervisor.probe.verdict import Answer
 from supervisor.services.embedded import traefik as module
 from supervisor.services.embedded.traefik import EmbeddedTraefik, choose_port, passed_on
-from supervisor.services.ports import RememberedPorts, pick_free
+from supervisor.services.ports import RememberedPorts
 from supervisor.store.files import Generated, Written
+from tests.e2e.harness import free_port
 from tests.services.embedded_rig import answered, open_rig, settings_of
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +37,7 @@ def embedded(state: Path, reported: list[Generated], **values: object) -> Embedd
 async def test_traefik_is_good_on_ping_stops_quickly_and_starts_again_on_its_ports() -> None:
     async with open_rig() as rig:
         reported: list[Generated] = []
-        free = [pick_free(avoid=set()) for _ in range(2)]
+        free = [free_port() for _ in range(2)]
         server = embedded(rig.state, reported, http_port=free[0], https_port=free[1])
         for _ in range(2):
             command = await server.prepare()
@@ -51,7 +52,7 @@ async def test_traefik_is_good_on_ping_stops_quickly_and_starts_again_on_its_por
 @pytest.mark.servers
 async def test_traefik_is_not_ready_while_its_dynamic_files_cannot_be_loaded() -> None:
     async with open_rig() as rig:
-        free = [pick_free(avoid=set()) for _ in range(2)]
+        free = [free_port() for _ in range(2)]
         server = embedded(rig.state, [], http_port=free[0], https_port=free[1])
         command = await server.prepare()
         broken = server.options().dynamic_folder / "mine.yml"

@@ -31,11 +31,11 @@ from supervisor.services.container.traefik import (
     read_files,
     take_back,
 )
-from supervisor.services.ports import pick_free
 from supervisor.services.swarm.spec import Owner
 from supervisor.services.traefik_files import middlewares_text, routes_text, static_text, write
 from supervisor.store.files import Generated, Written
 from tests.contracts.engine_made import engine_of
+from tests.e2e.harness import free_port
 from tests.engine_rig.engine import Share
 from tests.services.embedded_rig import answered, settings_of
 
@@ -355,10 +355,7 @@ async def stack_of(share: Share, folder: Path, **values: Any) -> AsyncIterator[S
     network = share.network()
     base = share.engine.image("base")
     share.start(base, "sh", "-c", _APP, word="app", options=("--network", network))
-    taken: set[int] = set()
-    for _ in range(3):
-        taken.add(pick_free(avoid=taken))
-    http_port, https_port, ping_port = taken
+    http_port, https_port, ping_port = free_port(), free_port(), free_port()
     ports = {"http_port": http_port, "https_port": https_port, "ping_port": ping_port}
     async with engine_of(share) as engine:
         yield Stack(share, engine, folder / "traefik", network, {**ports, **values})

@@ -20,7 +20,6 @@ from anyio.streams.tls import TLSStream
 
 from supervisor.core.errors import ConfigurationError
 from supervisor.probe.verdict import Answer
-from supervisor.services.ports import pick_free
 from supervisor.services.traefik_files import (
     ANY_HOST,
     AppRoute,
@@ -32,6 +31,7 @@ from supervisor.services.traefik_files import (
     write,
 )
 from supervisor.store.files import Written
+from tests.e2e.harness import free_port
 from tests.probe.listeners import serve
 from tests.services.embedded_rig import answered, open_rig, text_of
 
@@ -40,10 +40,7 @@ servers = pytest.mark.servers
 
 
 def options_in(folder: Path, **values: object) -> TraefikOptions:
-    taken: set[int] = set()
-    for _ in range(3):
-        taken.add(pick_free(avoid=taken))
-    http_port, https_port, ping_port = taken
+    http_port, https_port, ping_port = free_port(), free_port(), free_port()
     base = TraefikOptions(
         folder=folder,
         stack="dokploy",
@@ -175,7 +172,7 @@ async def test_own_certificate_is_served_and_plain_requests_are_redirected(certi
 
 @servers
 async def test_dashboard_is_off_unless_asked_for() -> None:
-    port = pick_free(avoid=set())
+    port = free_port()
     async with traefik(dashboard_port=port):
         assert (await get(port)).status == 404
         with anyio.fail_after(5):
