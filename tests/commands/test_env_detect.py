@@ -132,4 +132,5 @@ def test_the_preloads_are_in_the_package() -> None:
         "node.cjs",
         "esbuild.cjs",
         "sitecustomize.py",
+        "typescript.cjs",
     }
