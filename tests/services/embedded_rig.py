@@ -97,6 +97,8 @@ class Rig:
             report=lambda _: None,
         )
         self.remembered["traefik-ping"] = options.ping_port
+        # Settled before it runs: asked for later, its own listener would be taken for a stranger's.
+        assert server.ping_port == options.ping_port
         server.options = lambda: options  # type: ignore[method-assign]
         return server
 
