@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import anyio
 from anyio.abc import TaskStatus
 
-from supervisor.core.errors import RejectedError, RolledBackError, StoppingError, SupervisorError
+from supervisor.core.errors import RejectedError, StoppingError, SupervisorError
 from supervisor.core.events import Publish, ReloadFinished, ReloadRequested
-from supervisor.core.requests import DECISIONS, Outcome, Request, Result, Verb
+from supervisor.core.requests import DECISIONS, Outcome, Request, Result, Verb, result_of
 
 MAX_WAITING = 64
 NOTHING_TO_DECIDE = Outcome(result=Result.REJECTED, reason="cannot decide on a canary: none is running")
@@ -167,12 +167,8 @@ class Controller:
         started = anyio.current_time()
         try:
             outcome = await self._carry_out(request)
-        except RejectedError as error:
-            outcome = Outcome(result=Result.REJECTED, reason=str(error))
-        except RolledBackError as error:
-            outcome = Outcome(result=Result.ROLLED_BACK, reason=str(error))
         except SupervisorError as error:
-            outcome = Outcome(result=Result.FAILED, reason=str(error))
+            outcome = Outcome(result=result_of(error), reason=str(error))
         if request.verb is Verb.RELOAD:
             self._publish(
                 ReloadFinished(
