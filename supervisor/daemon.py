@@ -48,7 +48,7 @@ from supervisor.rollout.rollouts import Rollouts
 from supervisor.stack.placement import Placement, find_placement
 from supervisor.state import Paths, State
 from supervisor.triggers.control import ControlServer
-from supervisor.triggers.files import TriggerFile
+from supervisor.triggers.files import TriggerFile, stamp
 from supervisor.triggers.signals import Meaning, SignalLoop, meaning, name_of
 from supervisor.verified import VerifiedFacts
 
@@ -128,6 +128,7 @@ class Daemon:
         )
         self._parts: Parts | None = None
         self._boot: Boot | None = None
+        self._triggers: list[TriggerFile] = []
         self._keeper: Keeper | None = None
         self._fronts: Fronts | None = None
         self._orders = Orders()
@@ -255,6 +256,8 @@ class Daemon:
             on_app_end=self._app_ended,
             on_essential_failure=self._fail,
         )
+        # Before anything is started: a touch during the boot is a wish for a reload, one before it is not.
+        self._triggers = self._triggers_of(self._parts)
         return self._parts
 
     def _boot_of(self, parts: Parts) -> Boot:
@@ -282,7 +285,7 @@ class Daemon:
             keeping=lambda: self._keeper,
         )
 
-    def _triggers(self, parts: Parts) -> list[TriggerFile]:
+    def _triggers_of(self, parts: Parts) -> list[TriggerFile]:
         """A file of one app reloads that, one that they share all of them."""
         by_path: dict[Path, list[AppPart]] = {}
         for part in parts.apps.values():
@@ -291,7 +294,7 @@ class Daemon:
         for path, sharing in by_path.items():
             target = sharing[0].name if len(sharing) == 1 else ""
             ask = partial(self._controller.request, Request(Verb.RELOAD, "file", target))
-            found.append(TriggerFile(path, ask, seen=sharing[0].trigger_seen))
+            found.append(TriggerFile(path, ask, seen=stamp(path)))
         return found
 
     async def _serve(self) -> None:
@@ -300,7 +303,7 @@ class Daemon:
         self._keeper = Keeper(self._parts, self._controller.turn, self._publish)
         async with anyio.create_task_group() as group:
             await group.start(self._controller.run)
-            for trigger in self._triggers(self._parts):
+            for trigger in self._triggers:
                 await group.start(trigger.run)
             group.start_soon(self._boot.after)
             group.start_soon(self._boot.watch_routes)

@@ -21,7 +21,7 @@ ALLOWED = {
     "app": BASE,
     # Wiring with rooms of their own: what a mode's services are, and what an app is by the settings.
     "stack": BASE | {"engine", "services", "state"},
-    "planning": BASE | {"stack", "services", "app", "environment", "migrations", "releases", "triggers"},
+    "planning": BASE | {"stack", "services", "app", "environment", "migrations", "releases"},
     "migrations": BASE,
     "releases": BASE,
     "observe": BASE,

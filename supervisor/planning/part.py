@@ -13,7 +13,6 @@ from supervisor.core.events import Notice, Publish, Warned
 from supervisor.core.settings import Loaded
 from supervisor.planning.home import AppHome
 from supervisor.planning.plan import AppPlan, Surroundings, reloaded
-from supervisor.triggers.files import stamp
 
 if TYPE_CHECKING:
     from supervisor.services.dump.dump import DatabaseDumps
@@ -55,8 +54,6 @@ class AppPart:
             on_end=lambda error: on_end(name, error),
         )
         self.trigger_path = loaded.settings.trigger_file or loaded.settings.app_dir / ".reload-trigger"
-        # Taken before anything is started: a touch during the boot is a wish for a reload, one before it is not.
-        self.trigger_seen = stamp(self.trigger_path)
 
     def plan_anew(self) -> None:
         """Before it is started: the variables are looked up again."""
